@@ -1,0 +1,262 @@
+"""Every figure of the study: arrays in, a matplotlib figure out. Nothing is computed and no file is touched here.
+
+Each takes a caption that states its finding; it stands below the figure and is also the figure's label, from which
+`ae_lib.runs.Run.show` takes the alternative text. Ink is drawn dark on light, colours keep their order in grey-scale
+print, and what is told apart by colour is told apart by marker, line style or position as well.
+"""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from ae_lib.data import SIDE
+
+DPI = 110
+STYLES = [  # dark to light, each with a line style and a marker of its own
+    {"color": "#1b3a5c", "linestyle": "-", "marker": "o"},
+    {"color": "#c8553d", "linestyle": "--", "marker": "s"},
+    {"color": "#8f9aa3", "linestyle": ":", "marker": "^"},
+]
+LOOK = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+SIGNED = "cividis"  # its lightness rises throughout, so that the sign survives grey-scale print
+
+
+def _figure(caption, width=9.0, height=3.2):
+    """A figure with its caption on lines of its own below; ``height`` is what remains for the axes, in inches."""
+    lines = textwrap.wrap(caption, int(width * 13.5))
+    below = 0.2 * len(lines) + 0.12
+    figure = Figure(figsize=(width, height + below), dpi=DPI, layout="constrained", label=caption)
+    figure.get_layout_engine().set(rect=(0, below / (height + below), 1, height / (height + below)), wspace=0.04)
+    figure.text(0.01, 0.08 / (height + below), "\n".join(lines), fontsize=9.5, va="bottom", color="#333333")
+    return figure
+
+
+def _styled(function):
+    def drawn(*args, **kwargs):
+        with mpl.rc_context(LOOK):
+            return function(*args, **kwargs)
+
+    drawn.__name__, drawn.__doc__ = function.__name__, function.__doc__
+    return drawn
+
+
+def _draw_image(axes, image):
+    axes.imshow(np.reshape(image, (SIDE, SIDE)), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(visible=True, color="#cccccc", linewidth=0.5)
+
+
+@_styled
+def image_rows(rows, caption, titles=None):
+    """Rows of images, one below the other, e.g. originals over reconstructions.
+
+    Parameters
+    ----------
+    rows : dict
+        Row label to images, each float, shape (n, 784), in [0, 1]; the same n in every row.
+    caption : str
+    titles : sequence of str, optional
+        One for each column.
+    """
+    columns = len(next(iter(rows.values())))
+    size = 8.2 / columns
+    figure = _figure(caption, height=size * len(rows) + (0.35 if titles is not None else 0.1))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes_row, (label, images) in zip(grid, rows.items(), strict=True):
+        for axes, image in zip(axes_row, images, strict=True):
+            _draw_image(axes, image)
+        axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
+    if titles is not None:
+        for axes, title in zip(grid[0], titles, strict=True):
+            axes.set_title(title, fontsize=9, loc="center")
+    return figure
+
+
+@_styled
+def class_balance(shares, caption):
+    """Share of each class in each split, one panel per split.
+
+    Parameters
+    ----------
+    shares : pandas.DataFrame
+        Index: class; one column per split; values in [0, 1].
+    caption : str
+    """
+    figure = _figure(caption, height=2.4)
+    panels = figure.subplots(1, shares.shape[1], sharey=True, squeeze=False)[0]
+    for axes, (split, values) in zip(panels, shares.items(), strict=True):
+        axes.bar(values.index, 100 * values, color=STYLES[0]["color"])
+        axes.axhline(100 / len(values), color=STYLES[1]["color"], linestyle="--", linewidth=1)
+        axes.set(title=split, xticks=values.index, xlabel="class")
+    panels[0].set_ylabel("share of images / %")
+    return figure
+
+
+@_styled
+def pixel_maps(maps, caption, unit, signed=False):
+    """Maps over the 28 × 28 pixels, side by side on one scale.
+
+    Parameters
+    ----------
+    maps : dict
+        Title to values, shape (784,). More than six make two rows.
+    caption, unit : str
+    signed : bool
+        Whether the scale is symmetric about 0.
+    """
+    per_row = len(maps) if len(maps) <= 6 else -(-len(maps) // 2)
+    n_rows = -(-len(maps) // per_row)
+    top = max(float(np.max(np.abs(values))) for values in maps.values())
+    size = min(2.4, 7.6 / per_row)
+    figure = _figure(caption, height=(size + 0.3) * n_rows)
+    grid = figure.subplots(n_rows, per_row, squeeze=False)
+    scale = {"cmap": SIGNED, "vmin": -top, "vmax": top} if signed else {"cmap": "magma_r", "vmin": 0, "vmax": top}
+    for axes, (title, values) in zip(grid.flat, maps.items(), strict=False):
+        image = axes.imshow(np.reshape(values, (SIDE, SIDE)), **scale)
+        axes.set(title=title, xticks=[], yticks=[])
+    for axes in grid.flat[len(maps) :]:
+        axes.set_visible(False)
+    figure.colorbar(image, ax=grid, label=unit, shrink=0.9, aspect=16)
+    return figure
+
+
+@_styled
+def histogram(values, caption, xlabel, ylabel="share of images / %", log=False, marks=None, bins=80):
+    """Distributions on one axis.
+
+    Parameters
+    ----------
+    values : dict
+        Label to values, shape (n,).
+    caption, xlabel, ylabel : str
+    log : bool
+        Whether the vertical axis is logarithmic.
+    marks : dict, optional
+        Label to a position marked by a vertical line.
+    bins : int
+    """
+    figure = _figure(caption, height=2.6)
+    axes = figure.subplots()
+    edges = np.linspace(0, max(np.max(v) for v in values.values()), bins + 1)
+    for (label, data), style in zip(values.items(), STYLES, strict=False):
+        share = 100 * np.histogram(data, edges)[0] / len(data)
+        axes.stairs(share, edges, label=label, color=style["color"], linestyle=style["linestyle"], linewidth=1.6)
+    for label, position in (marks or {}).items():
+        axes.axvline(position, color="#555555", linewidth=1, linestyle="-.", label=label)
+    axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
+    axes.legend()
+    return figure
+
+
+@_styled
+def architecture(table, input_dim, caption):
+    """The network as a row of bars whose heights are the layers' units.
+
+    Parameters
+    ----------
+    table : sequence of (name, units, activation, parameters)
+        As `ae_lib.models.layer_table` gives it.
+    input_dim : int
+    caption : str
+    """
+    blocks = [("images", input_dim, "", 0), *table]
+    figure = _figure(caption, height=3.0)
+    axes = figure.subplots()
+    narrow = min(units for _, units, _, _ in blocks)
+    for x, (_, units, activation, parameters) in enumerate(blocks):
+        height = np.sqrt(units)  # an area-like scale keeps the bottleneck visible
+        colour = STYLES[1]["color"] if units == narrow else STYLES[0]["color"]
+        axes.bar(x, height, 0.36, bottom=-height / 2, color=colour)
+        axes.text(x, height / 2 + 0.8, f"{units}", ha="center", va="bottom", fontweight="bold")
+        axes.text(x, -np.sqrt(input_dim) / 2 - 1.2, activation or "input", ha="center", va="top")
+        if parameters:
+            axes.annotate("", (x - 0.22, 0), (x - 0.78, 0), arrowprops={"arrowstyle": "->", "color": "#777777"})
+            axes.text(x - 0.5, 0.9, f"{parameters:,}", ha="center", va="bottom", fontsize=8.5, color="#555555")
+    axes.set(xlim=(-0.6, len(blocks) - 0.4), ylim=(-np.sqrt(input_dim) / 2 - 5, np.sqrt(input_dim) / 2 + 4))
+    axes.axis("off")
+    return figure
+
+
+@_styled
+def loss_curves(history, floor, caption):
+    """Training and validation loss by epoch, and their excess over the entropy floor on a logarithmic axis.
+
+    Parameters
+    ----------
+    history : pandas.DataFrame
+        Columns loss and val_loss, in nats per pixel; index: epoch.
+    floor : float
+        Entropy of the validation images, in nats per pixel.
+    caption : str
+    """
+    figure = _figure(caption, height=3.0)
+    left, right = figure.subplots(1, 2)
+    for (column, label), style in zip({"loss": "training", "val_loss": "validation"}.items(), STYLES, strict=False):
+        line = {"color": style["color"], "linestyle": style["linestyle"]}
+        left.plot(history.index, history[column], label=label, **line)
+        right.plot(history.index, history[column] - floor, label=label, **line)
+    left.axhline(floor, color="#777777", linewidth=1, linestyle="-.", label="entropy floor")
+    left.set(title="loss", xlabel="epoch", ylabel="BCE / nats per pixel")
+    right.set(title="loss above the entropy floor", xlabel="epoch", ylabel="excess BCE / nats per pixel", yscale="log")
+    right.yaxis.set_major_formatter("{x:.3f}")
+    right.yaxis.set_minor_formatter("{x:.3f}")
+    left.legend()
+    return figure
+
+
+@_styled
+def intervals_by_group(tables, caption, xlabel, ylabel):
+    """Means with their intervals by group, one marker style per model.
+
+    Parameters
+    ----------
+    tables : dict
+        Label to a pandas.DataFrame with columns mean, low, high and the groups as index.
+    caption, xlabel, ylabel : str
+    """
+    figure = _figure(caption, height=2.8)
+    axes = figure.subplots()
+    for i, ((label, table), style) in enumerate(zip(tables.items(), STYLES, strict=False)):
+        x = np.arange(len(table)) + 0.16 * (i - (len(tables) - 1) / 2)
+        error = [table["mean"] - table["low"], table["high"] - table["mean"]]
+        axes.errorbar(x, table["mean"], error, label=label, **{**style, "linestyle": "none"}, capsize=3, markersize=4.5)
+    axes.set_xticks(range(len(table)), [str(group) for group in table.index])
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+@_styled
+def lines(curves, caption, xlabel, ylabel, shade=None):
+    """Curves over one axis, with a light band between two columns where given.
+
+    Parameters
+    ----------
+    curves : dict
+        Label to a pandas.DataFrame with column mean and, optionally, low and high; index: position on the axis.
+    caption, xlabel, ylabel : str
+    shade : tuple of float, optional
+        A stretch of the horizontal axis to set off.
+    """
+    figure = _figure(caption, height=2.8)
+    axes = figure.subplots()
+    for (label, curve), style in zip(curves.items(), STYLES, strict=False):
+        axes.plot(curve.index, curve["mean"], label=label, markersize=4, **style)
+        if "low" in curve:
+            axes.fill_between(curve.index, curve["low"], curve["high"], color=style["color"], alpha=0.2, linewidth=0)
+    if shade:
+        axes.axvspan(*shade, color="#eeeeee", zorder=0)
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    axes.legend()
+    return figure

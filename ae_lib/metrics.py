@@ -1,0 +1,148 @@
+"""Reconstruction errors per image, what they mean, and how sure one can be of their mean."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.special import entr, xlog1py, xlogy
+from scipy.stats import bootstrap
+
+from ae_lib.data import SIDE
+
+EPSILON = 1e-7  # Keras's: predictions are clipped to [EPSILON, 1 - EPSILON] before the logarithm
+SCORES = ("bce", "excess_bce", "mse", "sse", "psnr", "ssim")
+HIGHER_IS_BETTER = {"psnr", "ssim"}
+
+
+class Interval(NamedTuple):
+    """A mean and the two ends of its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __repr__(self):
+        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    def __str__(self):
+        return repr(self)
+
+
+def bce(x, y, epsilon=EPSILON):
+    """Binary cross-entropy of predictions ``y`` for targets ``x``, in nats per pixel, one value per image.
+
+    Targets are grey, not binary, so its least possible value is not 0 but the targets' own `entropy`.
+
+    Parameters
+    ----------
+    x, y : float arrays, shape (n, d), in [0, 1]
+    epsilon : float
+        Predictions are clipped to [epsilon, 1 - epsilon].
+
+    Returns
+    -------
+    float64 array, shape (n,)
+    """
+    x = np.asarray(x, "float64")
+    y = np.clip(np.asarray(y, "float64"), epsilon, 1 - epsilon)
+    return -(xlogy(x, y) + xlog1py(1 - x, -y)).mean(axis=1)
+
+
+def entropy(x):
+    """Entropy of grey pixels read as probabilities, in nats per pixel, one value per image: the floor of `bce`.
+
+    −x log x − (1 − x) log(1 − x), averaged over an image's pixels; a perfect reconstruction has exactly this BCE.
+    """
+    x = np.asarray(x, "float64")
+    return (entr(x) + entr(1 - x)).mean(axis=1)
+
+
+def mse(x, y):
+    """Mean squared error per image: squared differences averaged over its pixels; float64, shape (n,)."""
+    return np.square(np.asarray(x, "float64") - y).mean(axis=1)
+
+
+def psnr(x, y):
+    """Peak signal-to-noise ratio per image, in decibels, for a peak of 1: −10 log10 of its `mse`."""
+    with np.errstate(divide="ignore"):  # a perfect reconstruction has an infinite ratio
+        return -10 * np.log10(mse(x, y))
+
+
+def ssim(x, y):
+    """Structural similarity per image, 1 for equal images; float64, shape (n,).
+
+    With the constants of Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to
+    structural similarity", IEEE TIP 13(4), 2004: Gaussian window of 11 pixels, σ 1.5, K1 0.01, K2 0.03.
+    """
+    import tensorflow as tf
+
+    pairs = [np.asarray(images, "float32").reshape(-1, SIDE, SIDE, 1) for images in (x, y)]
+    return tf.image.ssim(*pairs, max_val=1.0).numpy().astype("float64")
+
+
+def score(x, y, epsilon=EPSILON):
+    """All reconstruction errors of predictions ``y`` for images ``x``.
+
+    Parameters
+    ----------
+    x, y : float arrays, shape (n, 784)
+        x in [0, 1]; y may leave it, as PCA's does, and is clipped for BCE only.
+    epsilon : float
+        The clipping of BCE.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per image; columns `SCORES`. ``sse`` is summed over the 784 pixels, as in Hinton and Salakhutdinov
+        (2006); ``excess_bce`` is BCE minus the entropy floor of the same image.
+    """
+    cross_entropy, squared = bce(x, y, epsilon), mse(x, y)
+    return pd.DataFrame(
+        {
+            "bce": cross_entropy,
+            "excess_bce": cross_entropy - entropy(x),
+            "mse": squared,
+            "sse": squared * x.shape[1],
+            "psnr": psnr(x, y),
+            "ssim": ssim(x, y),
+        }
+    )
+
+
+def interval(values, seed=0, resamples=1000):
+    """Mean of independent values with its 95 % percentile bootstrap interval.
+
+    Says how far the mean would move with another test set of the same size, not with another training seed.
+
+    Parameters
+    ----------
+    values : float array, shape (n,)
+    seed : int
+        Of the resampling.
+    resamples : int
+
+    Returns
+    -------
+    Interval
+
+    References
+    ----------
+    Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+    """
+    values = np.asarray(values, "float64")
+    result = bootstrap(
+        (values,), np.mean, n_resamples=resamples, method="percentile", batch=50, rng=np.random.default_rng(seed)
+    )
+    return Interval(float(values.mean()), *map(float, result.confidence_interval))
+
+
+def better(name, first, second, seed=0):
+    """Whether the first of two models has the better mean, from a paired bootstrap over the same images.
+
+    Returns
+    -------
+    "yes", "no", or "undecided" if the interval of the mean difference holds 0.
+    """
+    gain = np.asarray(first) - np.asarray(second)
+    low, high = interval(gain if name in HIGHER_IS_BETTER else -gain, seed)[1:]
+    return "yes" if low > 0 else "no" if high < 0 else "undecided"

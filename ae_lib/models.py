@@ -1,0 +1,82 @@
+"""Builders of the study's networks, with the Keras Functional API."""
+
+from typing import NamedTuple
+
+import keras
+from keras import layers
+
+from ae_lib import StudyError
+
+
+class Autoencoder(NamedTuple):
+    """An autoencoder and its two halves, which share its weights.
+
+    Attributes
+    ----------
+    autoencoder : keras.Model, (n, 784) → (n, 784)
+    encoder : keras.Model, (n, 784) → (n, latent_dim)
+    decoder : keras.Model, (n, latent_dim) → (n, 784)
+    """
+
+    autoencoder: keras.Model
+    encoder: keras.Model
+    decoder: keras.Model
+
+
+def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32):
+    """Build the fully connected autoencoder; by default 784-256-128-32-128-256-784.
+
+    Hidden layers are ReLU. The bottleneck is linear, so that a code may use both signs, and so that PCA with
+    ``latent_dim`` components is the same network without its hidden layers. The output is a sigmoid, since pixels
+    lie in [0, 1].
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of pixels of a flattened image.
+    hidden : sequence of int
+        Units of the encoder's hidden layers; the decoder mirrors them.
+    latent_dim : int
+        Units of the bottleneck.
+
+    Returns
+    -------
+    Autoencoder
+        Not compiled. Initial weights follow `keras.utils.set_random_seed`.
+
+    Raises
+    ------
+    StudyError
+        If a layer would have no units.
+
+    References
+    ----------
+    Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006.
+    """
+    for units in (input_dim, *hidden, latent_dim):
+        if units < 1:
+            raise StudyError(f"A layer has {units} units; expected at least 1 in each: change hidden or latent_dim.")
+    encoder = _stack("encoder", input_dim, hidden, layers.Dense(latent_dim, name="code"))
+    output = layers.Dense(input_dim, activation="sigmoid", name="reconstruction")
+    decoder = _stack("decoder", latent_dim, tuple(reversed(hidden)), output)
+    images = keras.Input((input_dim,), name="images")
+    autoencoder = keras.Model(images, decoder(encoder(images)), name="autoencoder")
+    return Autoencoder(autoencoder, encoder, decoder)
+
+
+def _stack(name, input_dim, hidden, last):
+    inputs = x = keras.Input((input_dim,), name=f"{name}_input")
+    for units in hidden:
+        x = layers.Dense(units, activation="relu", name=f"{name}_{units}")(x)
+    return keras.Model(inputs, last(x), name=name)
+
+
+def halves(autoencoder):
+    """The encoder and the decoder inside a loaded autoencoder, as an `Autoencoder`."""
+    return Autoencoder(autoencoder, autoencoder.get_layer("encoder"), autoencoder.get_layer("decoder"))
+
+
+def layer_table(model):
+    """Names, units, activations and parameter counts of the dense layers, input to output, one tuple each."""
+    dense = [layer for half in halves(model)[1:] for layer in half.layers if isinstance(layer, layers.Dense)]
+    return [(layer.name, layer.units, layer.activation.__name__, layer.count_params()) for layer in dense]

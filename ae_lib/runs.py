@@ -1,0 +1,237 @@
+"""A run's folder: what a notebook reads from earlier ones, what it adds, and how its numbers compare with the reference.
+
+Nothing that a run has produced is lost to a later one that fails: a notebook writes into a stage of its own, and only
+`Run.finish` moves the files into place, one rename each.
+"""
+
+import contextlib
+import fcntl
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+from IPython.display import Image, display
+
+from ae_lib import StudyError
+
+PROJECT = Path(__file__).parents[1]
+REFERENCE = PROJECT / "reports" / "reference"
+PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "papermill", "jupytext")
+
+
+def reports_folder():
+    """Where runs live: ``$AE_REPORTS_DIR``, or ``reports/`` of the project."""
+    return Path(os.environ.get("AE_REPORTS_DIR") or PROJECT / "reports")
+
+
+class Run:
+    """One notebook's view of the folder ``reports/<profile>/``.
+
+    Parameters
+    ----------
+    profile : str
+        The run's name.
+    notebook : str
+        The notebook that writes, e.g. ``"03_evaluate"``.
+
+    Raises
+    ------
+    StudyError
+        If the folder cannot be written.
+    """
+
+    def __init__(self, profile, notebook):
+        self.profile, self.notebook = profile, notebook
+        self.folder = reports_folder() / profile
+        # Another process may be running the same notebook: a stage belongs to one process.
+        self.stage = self.folder / f".{notebook}.{os.getpid()}.stage"
+        with explained_write_errors(self.folder):
+            shutil.rmtree(self.stage, ignore_errors=True)
+            for part in ("artifacts", "figures"):
+                (self.stage / part).mkdir(parents=True)
+
+    def __repr__(self):
+        return f"reports/{self.profile}, as seen by {self.notebook}"
+
+    def artifact(self, name, made_by):
+        """Path of a file that the notebook ``made_by`` has produced; `StudyError` if it has not."""
+        path = self.folder / "artifacts" / name
+        if not path.is_file():
+            raise StudyError(
+                f"reports/{self.profile}/artifacts/{name} is missing; {self.notebook} needs it: run {made_by} first."
+            )
+        return path
+
+    def new_artifact(self, name):
+        """Path to which this notebook writes a file called ``name``."""
+        return self.stage / "artifacts" / name
+
+    def show(self, name, figure):
+        """Save a figure as PNG and SVG, and display the PNG with its caption as alternative text."""
+        png, caption = io.BytesIO(), figure.get_label()
+        # Without date and with fixed ids, the same figure gives the same bytes.
+        with mpl.rc_context({"svg.hashsalt": name}), explained_write_errors(self.folder):
+            figure.savefig(png, format="png", metadata={"Description": caption})
+            figure.savefig(self.stage / "figures" / f"{name}.svg", metadata={"Date": None, "Description": caption})
+            (self.stage / "figures" / f"{name}.png").write_bytes(png.getvalue())
+        display(Image(png.getvalue(), alt=caption))
+
+    def finish(self, metrics):
+        """Publish what this notebook wrote together with its metrics, and compare these with the reference.
+
+        Parameters
+        ----------
+        metrics : dict
+            Names ``<model>.<split>.<metric>`` to numbers. They replace this notebook's earlier ones in
+            ``metrics.json``.
+
+        Returns
+        -------
+        Comparison
+        """
+        metrics = {name: float(value) for name, value in metrics.items()}
+        with explained_write_errors(self.folder):
+            write_json(self.new_artifact(f"{self.notebook}.metrics.json"), metrics)
+            for path in sorted(self.stage.glob("*/*")):
+                target = self.folder / path.relative_to(self.stage)
+                target.parent.mkdir(exist_ok=True)
+                path.replace(target)
+            shutil.rmtree(self.stage)
+            with _locked(self.folder / ".metrics.lock", wait=True):  # notebooks may finish side by side
+                parts = sorted((self.folder / "artifacts").glob("*.metrics.json"))
+                merged = {name: value for part in parts for name, value in read_json(part).items()}
+                write_json(self.folder / "metrics.json", merged)
+        return Comparison(metrics, reference(self.profile))
+
+
+class Comparison:
+    """Measured metrics beside their reference values.
+
+    Its representation is fixed text, so that a stored notebook can be compared to the letter; the measured numbers
+    are in `table`.
+    """
+
+    def __init__(self, metrics, reference):
+        self.table = pd.DataFrame(
+            [(name, value, *_expected(name, reference)) for name, value in metrics.items()],
+            columns=["metric", "measured", "reference", "tolerance"],
+        ).set_index("metric")
+        distance = (self.table["measured"] - self.table["reference"]).abs()
+        self.table["within"] = distance <= self.table["tolerance"] * self.table["reference"].abs()
+        self.has_reference = bool(reference)
+
+    @property
+    def summary(self):
+        """The comparison in one sentence."""
+        if not self.has_reference:
+            return "There is no reference for this profile to compare with."
+        return f"reproduced {self.table['within'].sum()} of {len(self.table)} metrics"
+
+    def __repr__(self):
+        if not self.has_reference:
+            return self.summary
+        lines = [
+            f"{name}: within {row.tolerance:.2%} of the reference" if row.within
+            else f"{name}: OUTSIDE the tolerance of {row.tolerance:.2%}: {row.measured:.6g}, reference {row.reference:.6g}"
+            for name, row in self.table.iterrows()
+        ]
+        return "\n".join([*lines, self.summary])
+
+
+def _expected(name, reference):
+    entry = reference.get(name, {})
+    return entry.get("value", float("nan")), entry.get("rtol", float("nan"))
+
+
+def reference(profile):
+    """The published metrics of a profile, name to ``{"value", "rtol", "seeds", "spread"}``; empty if there are none."""
+    path = REFERENCE / f"{profile}.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def provenance():
+    """What a result depends on beside its parameters: commit, versions, machine."""
+    git = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=PROJECT, capture_output=True, text=True
+    )
+    return {
+        "git_commit": git.stdout.strip() or None,
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _cpu():
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def read_json(path):
+    """The content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_json(path, content):
+    """Write sorted, indented JSON."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_text(path, text):
+    """Write a text file so that a reader finds either the old content or the new, never a part."""
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def explained_write_errors(folder):
+    """Turn a full disk or a missing permission into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise StudyError(
+            f"{folder} cannot be written ({error.strerror or error}); expected a writable folder with some 50 MB free: "
+            "make room, change its permissions, or set AE_REPORTS_DIR to another folder."
+        ) from error
+
+
+@contextlib.contextmanager
+def only_run(profile):
+    """Hold a run's folder for one process; `StudyError` if another one has it. A killed process lets go by itself."""
+    folder = reports_folder() / profile
+    with explained_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / ".run.lock", wait=False):
+        yield folder
+
+
+@contextlib.contextmanager
+def _locked(path, wait):
+    with explained_write_errors(path.parent):
+        file = open(path, "a+")  # noqa: SIM115
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            file.seek(0)
+            raise StudyError(
+                f"{path.parent} is in use by another run (process {file.read().strip() or 'unknown'}); expected one run "
+                "of a profile at a time: wait until it has ended, or end it."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

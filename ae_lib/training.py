@@ -1,0 +1,131 @@
+"""Training: checked settings, seeded fitting, progress that a person sees and a stored notebook does not."""
+
+import time
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pandas as pd
+from IPython import get_ipython
+from IPython.display import clear_output
+
+from ae_lib import StudyError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the defaults are the study's.
+
+    Attributes
+    ----------
+    epochs : int, at least 1
+        Passes over the training images.
+    batch_size : int, at least 1
+        Images per Adam step.
+    learning_rate : float, above 0
+        Adam's step size.
+    seed : int, at least 0
+        Of the order of the minibatches.
+    """
+
+    epochs: int = 50
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self):
+        """Refuse values that cannot train."""
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise StudyError(f"{name} is {value!r}; expected a whole number of at least {least}: change it.")
+        if not 0 < self.learning_rate < np.inf:
+            raise StudyError(f"learning_rate is {self.learning_rate!r}; expected a number above 0: change it.")
+
+
+def fit(model, x_train, x_val, settings, callbacks=()):
+    """Train an autoencoder to reproduce its input, with Adam and binary cross-entropy.
+
+    The same initial weights, settings and machine give bit-identical weights.
+
+    Parameters
+    ----------
+    model : keras.Model, (n, d) → (n, d)
+        Compiled here; its weights change in place.
+    x_train, x_val : float32 arrays, shape (n, d), in [0, 1]
+        Training and validation images.
+    settings : Settings
+    callbacks : sequence of keras.callbacks.Callback
+        Further callbacks, beside the progress line.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per epoch (index ``epoch``, from 1): ``loss``, the mean over the epoch's minibatches while the weights
+        moved; ``val_loss``, after it. Both in nats per pixel.
+
+    Raises
+    ------
+    StudyError
+        If a batch is larger than the training set, or the loss stops being a number.
+    """
+    if settings.batch_size > len(x_train):
+        raise StudyError(
+            f"batch_size is {settings.batch_size} and there are {len(x_train)} training images; "
+            "expected a batch no larger than the data: lower batch_size."
+        )
+    keras.utils.set_random_seed(settings.seed)
+    model.compile(keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy")
+    history = model.fit(
+        x_train,
+        x_train,
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        validation_data=(x_val, x_val),
+        callbacks=[StopOnNonFiniteLoss(), Progress(len(x_train)), *callbacks],
+        verbose=0,
+    )
+    table = pd.DataFrame(history.history)
+    return table.set_index(pd.RangeIndex(1, len(table) + 1, name="epoch"))
+
+
+class Progress(keras.callbacks.Callback):
+    """One line per epoch: losses, images per second, time left.
+
+    In a notebook each line replaces the one before and the last is cleared, so that nothing stays in a stored copy.
+    """
+
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
+
+    def on_train_begin(self, logs=None):  # noqa: D102
+        self.begun = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+        done, total = epoch + 1, self.params["epochs"]
+        seconds = (time.monotonic() - self.begun) / done
+        left = time.strftime("%M:%S", time.gmtime(seconds * (total - done)))
+        if get_ipython():
+            clear_output(wait=True)
+        print(
+            f"epoch {done}/{total}  loss {logs['loss']:.4f}  val_loss {logs['val_loss']:.4f}  "
+            f"{self.images / seconds:,.0f} images/s  {left} left",
+            flush=True,
+        )
+
+    def on_train_end(self, logs=None):  # noqa: D102
+        if get_ipython():
+            clear_output()
+
+
+class StopOnNonFiniteLoss(keras.callbacks.Callback):
+    """End training with an error as soon as a loss is NaN or infinite."""
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
+        for name, value in logs.items():
+            if not np.isfinite(value):
+                raise StudyError(
+                    f"{name} is {value} after epoch {epoch + 1}; expected a finite number: "
+                    "lower learning_rate, and check the images for values outside [0, 1]."
+                )

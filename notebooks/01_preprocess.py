@@ -1,0 +1,180 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Check and prepare the images
+#
+# **What you will do.** Load the images, prove that they are the right ones, split and scale them, and look at them
+# before any model does.
+#
+# **What you will learn.** Which numbers a model must beat before it deserves a figure; why the loss that the study
+# reports cannot reach 0, and how low it can get.
+#
+# **What you need.** Nothing but the installed project. **Time.** About 15 seconds on two cores.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+profile: str = "mnist"  # the run's folder, reports/<profile>/
+dataset: str = "mnist"  # or fashion_mnist, digits, or your own file's name
+seed: int = 0  # which images the sample grid shows, and the bootstrap
+
+# %% [markdown]
+# ## Load and verify
+#
+# `load` looks for the file in `$AE_DATA_DIR`, then asks Keras. Wherever it came from, the arrays are written as the IDX
+# byte streams in which LeCun, Cortes and Burges published MNIST, and their MD5 sums are compared: a permuted, cropped
+# or re-labelled copy does not pass.
+
+# %%
+import numpy as np
+import pandas as pd
+
+from ae_lib import data, figures, metrics, runs
+
+run = runs.Run(profile, "01_preprocess")
+run
+
+# %% tags=["nbval-ignore-output"]
+images = data.load(dataset)
+images
+
+# %%
+pd.Series(images.md5, name="MD5 as IDX").to_frame()
+
+# %% [markdown]
+# ## Split, scale, flatten
+#
+# The first part of the training images is set aside as the validation subset; it is what decisions may look at. The
+# test images are looked at to report, never to choose. Pixels are divided by 255 and images flattened to 784 numbers.
+
+# %%
+splits = {"training": images.x_train, "validation": images.x_val, "test": images.x_test}
+labels = {"training": images.y_train, "validation": images.y_val, "test": images.y_test}
+shapes = {split: (x.shape, x.dtype, x.min(), x.max()) for split, x in splits.items()}
+pd.DataFrame(shapes, index=["shape", "dtype", "least", "greatest"]).T.rename_axis(columns=images.title)
+
+# %% [markdown]
+# An image that occurs in two splits would let a model be tested on what it has seen. Exact copies are counted here.
+
+
+# %%
+def seen(split):
+    return {image.tobytes() for image in splits[split]}
+
+
+for first, second in [("training", "test"), ("training", "validation"), ("validation", "test")]:
+    print(f"images in both {first} and {second}: {len(seen(first) & seen(second))}")
+
+# %% [markdown]
+# ## Look at the images
+#
+# Ten at random from the training images of each class, in the order of the classes. The sample is drawn by the seed,
+# not by hand.
+
+# %%
+classes = np.unique(images.y_train)
+rng = np.random.default_rng(seed)
+sample = {label: rng.choice(np.flatnonzero(images.y_train == label), 10) for label in classes}
+caption = f"Figure 1.1. {images.title}: ten training images of each class, drawn at random (seed {seed})."
+run.show("01_samples", figures.image_rows({str(label): images.x_train[i] for label, i in sample.items()}, caption))
+
+# %% [markdown]
+# ## Check the balance of the classes
+#
+# Errors are later averaged over images, so a class with more images weighs more. How uneven are the splits?
+
+# %%
+shares = pd.DataFrame({split: pd.Series(y).value_counts(normalize=True).sort_index() for split, y in labels.items()})
+shares.rename_axis(index="class", columns=images.title).round(4)
+
+# %%
+low, high = 100 * shares.min().min(), 100 * shares.max().max()
+caption = (
+    f"Figure 1.2. {images.title}: the classes are nearly balanced in every split; shares lie between {low:.1f} % and "
+    f"{high:.1f} %, and the dashed line is the even share."
+)
+run.show("01_class_balance", figures.class_balance(shares, caption))
+
+# %% [markdown]
+# ## Describe the pixels
+#
+# Most of an image is empty, and most of what is not empty is full. The grey in between, on the edges of the strokes,
+# is small in number and, as the error maps will show, large in error.
+
+# %%
+x = images.x_train
+kinds = {"empty (0)": x == 0, "grey": (x > 0) & (x < 1), "full (1)": x == 1}
+table = pd.DataFrame({kind: {"share of pixels": mask.mean()} for kind, mask in kinds.items()})
+table.rename_axis(columns=images.title).round(4)
+
+# %%
+everything = np.concatenate([images.x_val, images.x_train])
+print(f"mean {everything.mean(dtype='float64'):.4f} and standard deviation {everything.std(dtype='float64'):.4f}")
+print(f"pixels that are empty in every training and validation image: {(everything.max(axis=0) == 0).sum()} of 784")
+
+# %%
+caption = (
+    f"Figure 1.3. {images.title}: the mean training image is a centred blur, and pixels vary most in a ring around its "
+    "middle; the border carries nothing."
+)
+maps = {"mean": x.mean(axis=0), "standard deviation": x.std(axis=0)}
+run.show("01_pixel_statistics", figures.pixel_maps(maps, caption, "intensity"))
+
+# %%
+ink = {split: values.sum(axis=1) for split, values in splits.items()}
+medians = ", ".join(f"{split} {np.median(values):.0f}" for split, values in ink.items())
+caption = (
+    f"Figure 1.4. {images.title}: the amount of ink per image spreads widely and alike in all splits (median: {medians})."
+)
+run.show("01_ink", figures.histogram(ink, caption, "ink per image / sum of the 784 intensities"))
+
+# %% [markdown]
+# ## Find the floor of the loss
+#
+# The study trains with binary cross-entropy (BCE), −x log y − (1 − x) log(1 − y), averaged over the pixels. For black
+# and white targets its least value is 0. For grey targets it is not: even the perfect reconstruction y = x scores the
+# pixel's own entropy, −x log x − (1 − x) log(1 − x). A BCE of 0.077 is therefore not 7.7 % away from anything; what
+# counts is the **excess BCE**, the part above this floor.
+
+# %% tags=["nbval-ignore-output"]
+floors = {split: metrics.interval(metrics.entropy(values), seed) for split, values in splits.items()}
+pd.DataFrame(floors, index=["entropy floor", "95 % from", "to"]).T.rename_axis(columns=f"{images.title}, nats per pixel")
+
+# %% [markdown]
+# The other end of the scale is a model that draws the mean training image whatever it is shown. Anything that has
+# learned something lies between the two.
+
+# %% tags=["nbval-ignore-output"]
+guess = np.broadcast_to(x.mean(axis=0), images.x_test.shape)
+mean_image = metrics.score(images.x_test, guess).mean()
+mean_image.to_frame("mean image").rename_axis(columns=f"{images.title}, test").round(4)
+
+# %% [markdown]
+# ## Keep the results
+
+# %%
+facts = {"name": images.name, "title": images.title, "source": images.source, "md5": images.md5}
+counts = {split: len(values) for split, values in splits.items()}
+runs.write_json(run.new_artifact("data.json"), facts | counts)
+
+# %%
+comparison = run.finish(
+    {f"data.{short}.entropy_floor": floors[split].mean for short, split in zip(("train", "val", "test"), splits, strict=True)}
+    | {f"data.{short}.mean_intensity": splits[split].mean() for short, split in (("train", "training"), ("test", "test"))}
+)
+comparison
+
+# %% tags=["nbval-ignore-output"]
+comparison.table.rename_axis(columns=images.title)
+
+# %% [markdown]
+# **Read next.** `02_train` builds the autoencoder and trains it on these images. Why BCE on
+# grey targets is not a likelihood: Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in
+# variational autoencoders", NeurIPS 2019.

@@ -1,0 +1,183 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train the autoencoder
+#
+# **What you will do.** Build the fully connected autoencoder 784-256-128-32-128-256-784 with the Keras Functional API,
+# train it, and ask of its loss curves whether it has learned, overfitted and converged.
+#
+# **What you will learn.** How an encoder and a decoder share the autoencoder's weights; how to read a loss whose floor
+# is not 0.
+#
+# **What you need.** The images of `01_preprocess`. **Time.** 2 to 3 minutes on two cores for MNIST, 20 seconds for the
+# embedded digits.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+profile: str = "mnist"  # the run's folder, reports/<profile>/
+dataset: str = "mnist"  # or fashion_mnist, digits, or your own file's name
+hidden: list = [256, 128]  # units of the encoder's hidden layers; the decoder mirrors them
+latent_dim: int = 32  # numbers in the code; try 2 for a map, 64 for sharper images
+epochs: int = 50  # passes over the training images; 10 already give recognisable digits
+batch_size: int = 256  # images per step; smaller is slower, and better when there are few images
+learning_rate: float = 0.001  # of Adam; above 0.01 it becomes unstable
+seed: int = 0  # of the initial weights and of the order of the images
+
+# %% [markdown]
+# ## Load the images
+
+# %%
+import keras
+import pandas as pd
+
+from ae_lib import data, figures, metrics, models, runs, training
+
+run = runs.Run(profile, "02_train")
+settings = training.Settings(epochs, batch_size, learning_rate, seed)
+settings
+
+# %% tags=["nbval-ignore-output"]
+images = data.load(dataset)
+images
+
+# %% [markdown]
+# ## Build the encoder, the decoder and their composition
+#
+# Hidden layers are ReLU. The bottleneck is linear: with its hidden layers taken away, this network could do what PCA
+# with as many components does and no more, which makes PCA the baseline to beat. The output is a sigmoid, since pixels
+# lie in [0, 1].
+
+# %%
+keras.utils.set_random_seed(seed)
+model = models.dense_autoencoder(images.x_train.shape[1], hidden, latent_dim)
+model.autoencoder.count_params(), model.encoder.count_params(), model.decoder.count_params()
+
+# %%
+layers = models.layer_table(model.autoencoder)
+pd.DataFrame(layers, columns=["layer", "units", "activation", "parameters"]).set_index("layer")
+
+# %%
+factor = images.x_train.shape[1] / latent_dim
+caption = (
+    f"Figure 2.1. The autoencoder: {images.x_train.shape[1]} pixels are squeezed into {latent_dim} numbers, {factor:g} times "
+    "fewer, and drawn again. Bars are layers (height: square root of their units), with the weights between them."
+)
+run.show("02_architecture", figures.architecture(layers, images.x_train.shape[1], caption))
+
+# %% [markdown]
+# The encoder and the decoder are not copies: they are the autoencoder's own layers under names of their own, and what
+# trains the whole trains the halves.
+
+# %%
+few = images.x_val[:100]
+composed = model.decoder.predict(model.encoder.predict(few, verbose=0), verbose=0)
+whole = model.autoencoder.predict(few, verbose=0)
+print("decoder(encoder(x)) equals autoencoder(x):", bool(abs(composed - whole).max() < 1e-6))
+
+# %% [markdown]
+# ## Train
+#
+# Adam minimises the binary cross-entropy between the image and its reconstruction. There is no early stopping and no
+# choice among epochs: the weights after the last epoch are the result, whatever the curves say. While it trains, a line
+# shows the epoch, both losses, and the time left.
+
+# %% tags=["nbval-ignore-output"]
+history = training.fit(model.autoencoder, images.x_train, images.x_val, settings)
+
+# %%
+print(f"{len(history)} epochs of {-(-len(images.x_train) // batch_size)} steps")
+
+# %% [markdown]
+# ## Read the curves
+#
+# Two corrections before they are read. The training loss of an epoch is an average over weights that were still moving,
+# so it lags behind; both losses are therefore measured again with the final weights. And the floor of the loss is the
+# entropy of the grey pixels, not 0, so that the excess above it is what is plotted on a logarithmic axis.
+
+
+# %%
+def final_loss(x):
+    return metrics.bce(x, model.autoencoder.predict(x, batch_size=1000, verbose=0))
+
+
+train_bce = metrics.interval(final_loss(images.x_train), seed)
+val_bce = metrics.interval(final_loss(images.x_val), seed)
+floor = metrics.entropy(images.x_val).mean()
+
+# %%
+gap = val_bce.mean / train_bce.mean - 1
+caption = (
+    f"Figure 2.2. {images.title}: both losses fall throughout; after {epochs} epochs validation stands at {val_bce.mean:.4f} "
+    f"nats per pixel, {val_bce.mean - floor:.4f} above its floor and {gap:.1%} above training."
+)
+run.show("02_loss_curves", figures.loss_curves(history, floor, caption))
+
+# %% [markdown]
+# **Has it converged?** Three questions to the validation curve: when had 90 % and 99 % of the whole decrease happened, how
+# much did the last tenth of the epochs still bring, and was the last epoch the best?
+
+# %% tags=["nbval-ignore-output"]
+curve = history["val_loss"]
+progress = (curve.iloc[0] - curve) / (curve.iloc[0] - curve.min())
+last_tenth = curve.iloc[-1 - max(1, epochs // 10)] / curve.iloc[-1] - 1 if epochs > 1 else float("nan")
+convergence = {
+    "epoch with 90 % of the decrease": (progress >= 0.90).idxmax(),
+    "epoch with 99 % of the decrease": (progress >= 0.99).idxmax(),
+    "best epoch": curve.idxmin(),
+    "gain of the last tenth of the epochs": f"{last_tenth:.2%}",
+    "training BCE, final weights": train_bce,
+    "validation BCE, final weights": val_bce,
+    "validation over training": f"{gap:.2%}",
+}
+pd.Series(convergence, name=images.title).to_frame()
+
+# %% [markdown]
+# A verdict is a rule that was fixed before the curve was seen. *Learned*: the validation loss ends nearer to the floor
+# than to the mean image's loss. *Overfitted*: the final validation loss is more than 2 % above its own minimum.
+# *Converged*: the last tenth of the epochs brought less than 0.5 %.
+
+# %%
+mean_image = metrics.bce(images.x_val, images.x_train.mean(axis=0, keepdims=True)).mean()
+verdicts = {
+    "learned": val_bce.mean - floor < mean_image - val_bce.mean,
+    "overfitted": curve.iloc[-1] > 1.02 * curve.min(),
+    "converged": last_tenth < 0.005,
+}
+for question, answer in verdicts.items():
+    print(f"{question}: {'yes' if answer else 'no'}")
+
+# %% [markdown]
+# ## Keep the model
+#
+# `model.keras` is an ordinary Keras model; loading it needs Keras and nothing of this project. Its layers `encoder` and
+# `decoder` are the two halves.
+
+# %%
+model.autoencoder.save(run.new_artifact("model.keras"))
+history.to_csv(run.new_artifact("history.csv"))
+
+# %%
+comparison = run.finish(
+    {
+        "dense.train.bce": train_bce.mean,
+        "dense.val.bce": val_bce.mean,
+        "dense.val.excess_bce": val_bce.mean - floor,
+    }
+)
+comparison
+
+# %% tags=["nbval-ignore-output"]
+comparison.table.rename_axis(columns=images.title)
+
+# %% [markdown]
+# **Read next.** `03_evaluate` measures the reconstructions of the test images beside PCA's; `04_error_maps` shows where
+# they go wrong. The architecture follows Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural
+# networks", Science 313, 2006, who needed pretraining where ReLU and Adam (Kingma and Ba, ICLR 2015) now do without.

@@ -1,0 +1,211 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Evaluate the reconstructions
+#
+# **What you will do.** Reconstruct the test images, measure the error in six ways, and put every number beside PCA with
+# as many components, beside the mean image, and beside the least error that is possible at all.
+#
+# **What you will learn.** How much of the quality comes from the network's non-linearity and how much any 32 numbers
+# would give; how sure one can be of a mean over 10,000 images.
+#
+# **What you need.** The model of `02_train`. **Time.** About 40 seconds on two cores.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+profile: str = "mnist"  # the run's folder, reports/<profile>/
+dataset: str = "mnist"  # the data set that 02_train was given
+model: str = "dense"  # the name under which the metrics are kept
+seed: int = 0  # of the bootstrap and of the images shown
+
+# %% [markdown]
+# ## Load the images and the model
+
+# %%
+import keras
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+
+from ae_lib import data, figures, metrics, models, runs
+
+run = runs.Run(profile, "03_evaluate")
+autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+latent_dim = encoder.output_shape[1]
+encoder.input_shape, encoder.output_shape
+
+# %% tags=["nbval-ignore-output"]
+images = data.load(dataset)
+images
+
+# %% [markdown]
+# ## Reconstruct
+#
+# Four reconstructions of every test image: by the autoencoder; by PCA with as many components, fitted on the same
+# training images; by PCA with its values cut to [0, 1], which costs PCA nothing and takes away an error that a picture
+# would never show; and the mean training image, which needs no code at all.
+
+# %%
+x = images.x_test
+codes = encoder.predict(x, batch_size=1000, verbose=0)
+pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
+from_pca = pca.inverse_transform(pca.transform(x))
+reconstructions = {
+    model: decoder.predict(codes, batch_size=1000, verbose=0),
+    "pca": from_pca,
+    "pca_cut": from_pca.clip(0, 1),
+    "mean": np.broadcast_to(images.x_train.mean(axis=0), x.shape),
+}
+
+# %% [markdown]
+# BCE punishes a certain mistake without limit, and PCA, which knows nothing of [0, 1], is often certain. To be fair to
+# it, its values are cut to [ε, 1 − ε], with the ε that is best on the validation images.
+
+# %%
+validation = pca.inverse_transform(pca.transform(images.x_val))
+candidates = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4]
+epsilon = min(candidates, key=lambda candidate: metrics.bce(images.x_val, validation, candidate).mean())
+epsilons = {"pca": epsilon, "pca_cut": epsilon}
+epsilons
+
+# %% [markdown]
+# ## Measure
+#
+# - **BCE**, the loss, in nats per pixel, and the **excess BCE** above the entropy floor of the grey targets;
+# - **MSE**, the squared error per pixel, and **SSE**, its sum over the image, as Hinton and Salakhutdinov report it;
+# - **PSNR** in decibels, and **SSIM**, which compares local structure (Wang et al. 2004) and is 1 for equal images.
+#
+# Each image gets a score; the mean has a 95 % bootstrap interval over the images. The interval says how far the mean
+# would move with other test images; how far it moves with another training seed stands in the README.
+
+# %% tags=["nbval-ignore-output"]
+scores = {name: metrics.score(x, y, epsilons.get(name, metrics.EPSILON)) for name, y in reconstructions.items()}
+means = {name: table.apply(metrics.interval, seed=seed, result_type="reduce") for name, table in scores.items()}
+floor = metrics.interval(metrics.entropy(x), seed)
+table = pd.DataFrame(means).rename_axis(columns=f"{images.title}, test, mean [95 % interval]")
+table
+
+# %% [markdown]
+# The least possible value is 0 for excess BCE, MSE and SSE, 1 for SSIM; for BCE it is the entropy floor:
+
+# %% tags=["nbval-ignore-output"]
+floor
+
+# %% [markdown]
+# ## Decide
+#
+# Does the autoencoder beat PCA? Both reconstruct the same images, so the difference is bootstrapped image by image: *yes*
+# or *no* if its 95 % interval leaves out 0, else *undecided*.
+
+# %%
+verdicts = {name: metrics.better(name, scores[model][name], scores["pca_cut"][name], seed) for name in metrics.SCORES}
+pd.Series(verdicts, name="autoencoder better than PCA, cut").to_frame().rename_axis(columns=images.title)
+
+# %% tags=["nbval-ignore-output"]
+ratio = scores["pca_cut"]["mse"].mean() / scores[model]["mse"].mean()
+share = (scores[model]["mse"] < scores["pca_cut"]["mse"]).mean()
+print(f"{images.title}: PCA's MSE is {ratio:.2f} times the autoencoder's; the autoencoder is nearer on {share:.1%} of images")
+
+# %% [markdown]
+# How many components would PCA need to be as good? The answer is found on the validation images, so that the test
+# images are asked only once.
+
+# %% tags=["nbval-ignore-output"]
+own = metrics.mse(images.x_val, autoencoder.predict(images.x_val, batch_size=1000, verbose=0)).mean()
+wide = PCA(svd_solver="covariance_eigh").fit(images.x_train)
+coordinates, total = wide.transform(images.x_val), np.square(images.x_val - wide.mean_).sum()
+left = (total - np.cumsum(np.square(coordinates).sum(axis=0))) / images.x_val.size
+components = int(np.argmax(left <= own)) + 1
+print(f"PCA needs {components} components for the validation MSE of the autoencoder's {latent_dim} numbers")
+
+# %% [markdown]
+# ## Look
+#
+# A test image of each class, drawn at random by the seed, over its reconstructions.
+
+# %%
+rng = np.random.default_rng(seed)
+chosen = [rng.choice(np.flatnonzero(images.y_test == label)) for label in np.unique(images.y_test)]
+names = {"test image": x, "autoencoder": reconstructions[model], f"PCA, {latent_dim}": reconstructions["pca_cut"]}
+caption = (
+    f"Figure 3.1. {images.title}: test images drawn at random and what is left of them after {latent_dim} numbers. Mean SSIM: "
+    f"autoencoder {scores[model]['ssim'].mean():.3f}, PCA {scores['pca_cut']['ssim'].mean():.3f}."
+)
+run.show("03_reconstructions", figures.image_rows({name: y[chosen] for name, y in names.items()}, caption))
+
+# %%
+order = scores[model]["mse"].argsort().to_numpy()
+best, worst = order[:10], order[: -10 - 1 : -1]
+caption = (
+    f"Figure 3.2. {images.title}: the ten test images with the largest squared error. Titles: class, SSE. "
+    "What is rare in training is redrawn as something more common."
+)
+titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in worst]
+run.show("03_worst", figures.image_rows({name: y[worst] for name, y in names.items()}, caption, titles))
+
+# %%
+caption = (
+    f"Figure 3.3. {images.title}: the ten test images with the smallest squared error. Titles: class, SSE. "
+    f"{np.mean(images.y_test[best] == 1):.0%} of them are ones: little ink, little to get wrong."
+)
+titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in best]
+run.show("03_best", figures.image_rows({name: y[best] for name, y in names.items()}, caption, titles))
+
+# %%
+errors = {"autoencoder": scores[model]["sse"], f"PCA, {latent_dim} components, cut to [0, 1]": scores["pca_cut"]["sse"]}
+medians = [values.median() for values in errors.values()]
+caption = (
+    f"Figure 3.4. {images.title}: squared error per test image. The median is {medians[0]:.2f} for the autoencoder and "
+    f"{medians[1]:.2f} for PCA; both have a long tail to the right."
+)
+run.show("03_error_distribution", figures.histogram(errors, caption, "SSE per image"))
+
+# %% [markdown]
+# ## Measure per class
+
+# %% tags=["nbval-ignore-output"]
+by_class = {
+    label: pd.DataFrame(
+        {digit: metrics.interval(values[images.y_test == digit], seed) for digit in np.unique(images.y_test)},
+        index=["mean", "low", "high"],
+    ).T
+    for label, values in errors.items()
+}
+pd.concat(by_class, axis=1).rename_axis(index="class", columns=[f"{images.title}, test", "SSE per image"]).round(2)
+
+# %%
+own = by_class["autoencoder"]["mean"]
+caption = (
+    f"Figure 3.5. {images.title}: mean squared error by class with 95 % intervals. Class {own.idxmax()} is the hardest for the "
+    f"autoencoder, class {own.idxmin()} the easiest, {own.max() / own.min():.1f} times apart."
+)
+run.show("03_error_by_class", figures.intervals_by_group(by_class, caption, "class", "SSE per image"))
+
+# %% [markdown]
+# ## Keep the results
+
+# %%
+np.savez_compressed(run.new_artifact("codes.npz"), test=codes, y_test=images.y_test)
+measured = {}
+for name, row in means.items():
+    for score, interval in row.items():
+        key = f"{name}.test.{score}"
+        measured |= {key: interval.mean, f"{key}.low": interval.low, f"{key}.high": interval.high}
+
+# %%
+comparison = run.finish(measured | {"data.test.entropy_floor": floor.mean})
+comparison
+
+# %% tags=["nbval-ignore-output"]
+comparison.table.rename_axis(columns=images.title)
+
+# %% [markdown]
+# **Read next.** `04_error_maps` asks where in the image, and on which strokes, the remaining error sits.
