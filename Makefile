@@ -36,7 +36,7 @@ validate: $(READY) ## replay the MNIST notebooks and compare their outputs: need
 	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks
 
 baselines: $(READY) ## execute the paired notebooks and the golden ones again (needs MNIST)
-	@env $(ABSOLUTE) $(BIN)/python -m ae_lib.reference baselines
+	@$(BIN)/python -m ae_lib.reference baselines
 
 reference: $(READY) ## measure reports/reference/<profile>.json: five seeds, other CPU code paths (PROFILE=mnist|digits)
 	@$(BIN)/python -m ae_lib.reference measure $(or $(PROFILE),digits)

@@ -11,9 +11,9 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ae_lib import StudyError
+
+import numpy as np
 
 SIDE = 28
 PIXELS = SIDE * SIDE
@@ -166,6 +166,7 @@ def local_file(name):
 
 def download(name):
     """Let Keras fetch ``name`` into its cache and return its four arrays; raise `StudyError` if it cannot."""
+    import ae_lib.quiet  # noqa: F401, I001
     import keras
 
     # Without a limit a firewall that drops packets would hold the study up for minutes.
@@ -205,7 +206,7 @@ def _read(path):
     where = f"$AE_DATA_DIR/{path.name}"
     try:
         # Unpickling can run any code, so a file with pickled objects is refused, never loaded.
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in MNIST_MD5}
     except KeyError as error:
         raise StudyError(f"{where} has no array {error}; expected {', '.join(MNIST_MD5)}: add it.") from error
@@ -252,7 +253,11 @@ def _check_is_mnist(md5, source):
 
 def _validation_size(name, n, size):
     if size is None:
-        size = {"mnist": MNIST_VALIDATION, "fashion_mnist": MNIST_VALIDATION, "digits": DIGITS_VALIDATION}.get(name, n // 6)
+        size = {
+            "mnist": MNIST_VALIDATION,
+            "fashion_mnist": MNIST_VALIDATION,
+            "digits": DIGITS_VALIDATION,
+        }.get(name, n // 6)
     if not 1 <= size < n:
         raise StudyError(f"validation_size is {size}; expected 1 to {n - 1} of the {n} training images: change it.")
     return size

@@ -7,11 +7,11 @@ print, and what is told apart by colour is told apart by marker, line style or p
 
 import textwrap
 
+from ae_lib.data import SIDE
+
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-
-from ae_lib.data import SIDE
 
 DPI = 110
 STYLES = [  # dark to light, each with a line style and a marker of its own
@@ -55,6 +55,11 @@ def _draw_image(axes, image):
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=True, color="#cccccc", linewidth=0.5)
+
+
+def _legend_above(axes):
+    # Above the axes it covers no data, whatever these are.
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2, handlelength=2.6)
 
 
 @_styled
@@ -118,13 +123,14 @@ def pixel_maps(maps, caption, unit, signed=False):
     per_row = len(maps) if len(maps) <= 6 else -(-len(maps) // 2)
     n_rows = -(-len(maps) // per_row)
     top = max(float(np.max(np.abs(values))) for values in maps.values())
-    size = min(2.4, 7.6 / per_row)
-    figure = _figure(caption, height=(size + 0.3) * n_rows)
+    size = min(2.6, 7.6 / per_row)
+    figure = _figure(caption, width=max(7.0, (size + 0.1) * per_row + 1.2), height=(size + 0.3) * n_rows)
     grid = figure.subplots(n_rows, per_row, squeeze=False)
     scale = {"cmap": SIGNED, "vmin": -top, "vmax": top} if signed else {"cmap": "magma_r", "vmin": 0, "vmax": top}
     for axes, (title, values) in zip(grid.flat, maps.items(), strict=False):
         image = axes.imshow(np.reshape(values, (SIDE, SIDE)), **scale)
         axes.set(title=title, xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
     for axes in grid.flat[len(maps) :]:
         axes.set_visible(False)
     figure.colorbar(image, ax=grid, label=unit, shrink=0.9, aspect=16)
@@ -155,7 +161,7 @@ def histogram(values, caption, xlabel, ylabel="share of images / %", log=False, 
     for label, position in (marks or {}).items():
         axes.axvline(position, color="#555555", linewidth=1, linestyle="-.", label=label)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
-    axes.legend()
+    _legend_above(axes)
     return figure
 
 
@@ -207,11 +213,17 @@ def loss_curves(history, floor, caption):
         left.plot(history.index, history[column], label=label, **line)
         right.plot(history.index, history[column] - floor, label=label, **line)
     left.axhline(floor, color="#777777", linewidth=1, linestyle="-.", label="entropy floor")
-    left.set(title="loss", xlabel="epoch", ylabel="BCE / nats per pixel")
-    right.set(title="loss above the entropy floor", xlabel="epoch", ylabel="excess BCE / nats per pixel", yscale="log")
-    right.yaxis.set_major_formatter("{x:.3f}")
-    right.yaxis.set_minor_formatter("{x:.3f}")
-    left.legend()
+    left.set(xlabel="epoch", ylabel="BCE / nats per pixel")
+    right.set(
+        title="loss above the entropy floor",
+        xlabel="epoch",
+        ylabel="excess BCE / nats per pixel",
+        yscale="log",
+    )
+    right.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+    right.yaxis.set_major_formatter("{x:g}")
+    right.yaxis.set_minor_formatter("")
+    _legend_above(left)
     return figure
 
 
@@ -233,7 +245,7 @@ def intervals_by_group(tables, caption, xlabel, ylabel):
         axes.errorbar(x, table["mean"], error, label=label, **{**style, "linestyle": "none"}, capsize=3, markersize=4.5)
     axes.set_xticks(range(len(table)), [str(group) for group in table.index])
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
-    axes.legend()
+    _legend_above(axes)
     return figure
 
 
@@ -258,5 +270,5 @@ def lines(curves, caption, xlabel, ylabel, shade=None):
     if shade:
         axes.axvspan(*shade, color="#eeeeee", zorder=0)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
-    axes.legend()
+    _legend_above(axes)
     return figure

@@ -1,20 +1,21 @@
 """Reconstruction errors per image, what they mean, and how sure one can be of their mean."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+
+from ae_lib.data import SIDE
 
 import numpy as np
 import pandas as pd
 from scipy.special import entr, xlog1py, xlogy
 from scipy.stats import bootstrap
 
-from ae_lib.data import SIDE
-
 EPSILON = 1e-7  # Keras's: predictions are clipped to [EPSILON, 1 - EPSILON] before the logarithm
 SCORES = ("bce", "excess_bce", "mse", "sse", "psnr", "ssim")
 HIGHER_IS_BETTER = {"psnr", "ssim"}
 
 
-class Interval(NamedTuple):
+@dataclass(frozen=True)
+class Interval:
     """A mean and the two ends of its bootstrap interval."""
 
     mean: float
@@ -23,9 +24,6 @@ class Interval(NamedTuple):
 
     def __repr__(self):
         return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-    def __str__(self):
-        return repr(self)
 
 
 def bce(x, y, epsilon=EPSILON):
@@ -74,6 +72,7 @@ def ssim(x, y):
     With the constants of Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to
     structural similarity", IEEE TIP 13(4), 2004: Gaussian window of 11 pixels, σ 1.5, K1 0.01, K2 0.03.
     """
+    import ae_lib.quiet  # noqa: F401, I001
     import tensorflow as tf
 
     pairs = [np.asarray(images, "float32").reshape(-1, SIDE, SIDE, 1) for images in (x, y)]
@@ -131,7 +130,12 @@ def interval(values, seed=0, resamples=1000):
     """
     values = np.asarray(values, "float64")
     result = bootstrap(
-        (values,), np.mean, n_resamples=resamples, method="percentile", batch=50, rng=np.random.default_rng(seed)
+        (values,),
+        np.mean,
+        n_resamples=resamples,
+        method="percentile",
+        batch=50,
+        rng=np.random.default_rng(seed),
     )
     return Interval(float(values.mean()), *map(float, result.confidence_interval))
 
@@ -144,5 +148,5 @@ def better(name, first, second, seed=0):
     "yes", "no", or "undecided" if the interval of the mean difference holds 0.
     """
     gain = np.asarray(first) - np.asarray(second)
-    low, high = interval(gain if name in HIGHER_IS_BETTER else -gain, seed)[1:]
-    return "yes" if low > 0 else "no" if high < 0 else "undecided"
+    gain = interval(gain if name in HIGHER_IS_BETTER else -gain, seed)
+    return "yes" if gain.low > 0 else "no" if gain.high < 0 else "undecided"

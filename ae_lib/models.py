@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
+from ae_lib import StudyError
+
 import keras
 from keras import layers
-
-from ae_lib import StudyError
 
 
 class Autoencoder(NamedTuple):

@@ -15,15 +15,25 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
+from ae_lib import StudyError
+
 import matplotlib as mpl
 import pandas as pd
 from IPython.display import Image, display
 
-from ae_lib import StudyError
-
 PROJECT = Path(__file__).parents[1]
 REFERENCE = PROJECT / "reports" / "reference"
-PACKAGES = ("tensorflow", "keras", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "papermill", "jupytext")
+PACKAGES = (
+    "tensorflow",
+    "keras",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "matplotlib",
+    "papermill",
+    "jupytext",
+)
 
 
 def reports_folder():
@@ -138,9 +148,11 @@ class Comparison:
         if not self.has_reference:
             return self.summary
         lines = [
-            f"{name}: within {row.tolerance:.2%} of the reference" if row.within
-            else f"{name}: OUTSIDE the tolerance of {row.tolerance:.2%}: {row.measured:.6g}, reference {row.reference:.6g}"
+            f"{name}: within {100 * row.tolerance:g} % of the reference"
+            if row.within
+            else f"{name}: OUTSIDE the tolerance of {100 * row.tolerance:g} %: {row.measured:.6g}, reference {row.reference:.6g}"
             for name, row in self.table.iterrows()
+            if not (row.within and name.endswith((".low", ".high")))  # three times the text, no more sense
         ]
         return "\n".join([*lines, self.summary])
 
@@ -220,9 +232,7 @@ def only_run(profile):
 
 @contextlib.contextmanager
 def _locked(path, wait):
-    with explained_write_errors(path.parent):
-        file = open(path, "a+")  # noqa: SIM115
-    with file:
+    with explained_write_errors(path.parent), open(path, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:

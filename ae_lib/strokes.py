@@ -1,9 +1,9 @@
 """Geometry of pen strokes: how thick they are, and how far a pixel is from their edge."""
 
+from ae_lib.data import SIDE
+
 import numpy as np
 from scipy.ndimage import distance_transform_edt, maximum_filter
-
-from ae_lib.data import SIDE
 
 INK = 0.5  # a pixel belongs to the stroke from this intensity on
 

@@ -3,13 +3,14 @@
 import time
 from dataclasses import dataclass
 
+import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
+from ae_lib import StudyError
+
 import keras
 import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from IPython.display import clear_output
-
-from ae_lib import StudyError
 
 
 @dataclass(frozen=True)

@@ -33,10 +33,10 @@ seed: int = 0  # which images the sample grid shows, and the bootstrap
 # or re-labelled copy does not pass.
 
 # %%
+from ae_lib import data, figures, metrics, runs
+
 import numpy as np
 import pandas as pd
-
-from ae_lib import data, figures, metrics, runs
 
 run = runs.Run(profile, "01_preprocess")
 run
@@ -121,8 +121,8 @@ print(f"pixels that are empty in every training and validation image: {(everythi
 
 # %%
 caption = (
-    f"Figure 1.3. {images.title}: the mean training image is a centred blur, and pixels vary most in a ring around its "
-    "middle; the border carries nothing."
+    f"Figure 1.3. {images.title}: the mean training image is a centred blur; pixels vary all over the area that strokes "
+    "reach, and hardly outside it."
 )
 maps = {"mean": x.mean(axis=0), "standard deviation": x.std(axis=0)}
 run.show("01_pixel_statistics", figures.pixel_maps(maps, caption, "intensity"))
@@ -130,9 +130,7 @@ run.show("01_pixel_statistics", figures.pixel_maps(maps, caption, "intensity"))
 # %%
 ink = {split: values.sum(axis=1) for split, values in splits.items()}
 medians = ", ".join(f"{split} {np.median(values):.0f}" for split, values in ink.items())
-caption = (
-    f"Figure 1.4. {images.title}: the amount of ink per image spreads widely and alike in all splits (median: {medians})."
-)
+caption = f"Figure 1.4. {images.title}: the amount of ink per image spreads widely and alike in all splits (median: {medians})."
 run.show("01_ink", figures.histogram(ink, caption, "ink per image / sum of the 784 intensities"))
 
 # %% [markdown]
@@ -145,7 +143,9 @@ run.show("01_ink", figures.histogram(ink, caption, "ink per image / sum of the 7
 
 # %% tags=["nbval-ignore-output"]
 floors = {split: metrics.interval(metrics.entropy(values), seed) for split, values in splits.items()}
-pd.DataFrame(floors, index=["entropy floor", "95 % from", "to"]).T.rename_axis(columns=f"{images.title}, nats per pixel")
+pd.DataFrame(floors, index=["entropy floor", "95 % from", "to"]).T.rename_axis(
+    columns=f"{images.title}, nats per pixel"
+)
 
 # %% [markdown]
 # The other end of the scale is a model that draws the mean training image whatever it is shown. Anything that has
@@ -166,8 +166,14 @@ runs.write_json(run.new_artifact("data.json"), facts | counts)
 
 # %%
 comparison = run.finish(
-    {f"data.{short}.entropy_floor": floors[split].mean for short, split in zip(("train", "val", "test"), splits, strict=True)}
-    | {f"data.{short}.mean_intensity": splits[split].mean() for short, split in (("train", "training"), ("test", "test"))}
+    {
+        f"data.{short}.entropy_floor": floors[split].mean
+        for short, split in zip(("train", "val", "test"), splits, strict=True)
+    }
+    | {
+        f"data.{short}.mean_intensity": splits[split].mean()
+        for short, split in (("train", "training"), ("test", "test"))
+    }
 )
 comparison
 

@@ -30,12 +30,12 @@ seed: int = 0  # of the bootstrap and of the images shown
 # ## Load the images and the model
 
 # %%
+from ae_lib import data, figures, metrics, models, runs
+
 import keras
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
-
-from ae_lib import data, figures, metrics, models, runs
 
 run = runs.Run(profile, "03_evaluate")
 autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
@@ -112,7 +112,9 @@ pd.Series(verdicts, name="autoencoder better than PCA, cut").to_frame().rename_a
 # %% tags=["nbval-ignore-output"]
 ratio = scores["pca_cut"]["mse"].mean() / scores[model]["mse"].mean()
 share = (scores[model]["mse"] < scores["pca_cut"]["mse"]).mean()
-print(f"{images.title}: PCA's MSE is {ratio:.2f} times the autoencoder's; the autoencoder is nearer on {share:.1%} of images")
+print(
+    f"{images.title}: PCA's MSE is {ratio:.2f} times the autoencoder's; the autoencoder is nearer on {100 * share:.1f} % of images"
+)
 
 # %% [markdown]
 # How many components would PCA need to be as good? The answer is found on the validation images, so that the test
@@ -134,7 +136,11 @@ print(f"PCA needs {components} components for the validation MSE of the autoenco
 # %%
 rng = np.random.default_rng(seed)
 chosen = [rng.choice(np.flatnonzero(images.y_test == label)) for label in np.unique(images.y_test)]
-names = {"test image": x, "autoencoder": reconstructions[model], f"PCA, {latent_dim}": reconstructions["pca_cut"]}
+names = {
+    "test image": x,
+    "autoencoder": reconstructions[model],
+    f"PCA-{latent_dim}": reconstructions["pca_cut"],
+}
 caption = (
     f"Figure 3.1. {images.title}: test images drawn at random and what is left of them after {latent_dim} numbers. Mean SSIM: "
     f"autoencoder {scores[model]['ssim'].mean():.3f}, PCA {scores['pca_cut']['ssim'].mean():.3f}."
@@ -146,7 +152,7 @@ order = scores[model]["mse"].argsort().to_numpy()
 best, worst = order[:10], order[: -10 - 1 : -1]
 caption = (
     f"Figure 3.2. {images.title}: the ten test images with the largest squared error. Titles: class, SSE. "
-    "What is rare in training is redrawn as something more common."
+    f"They lie {scores[model]['mse'][worst].mean() / scores[model]['mse'].mean():.1f} times above the mean."
 )
 titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in worst]
 run.show("03_worst", figures.image_rows({name: y[worst] for name, y in names.items()}, caption, titles))
@@ -154,13 +160,16 @@ run.show("03_worst", figures.image_rows({name: y[worst] for name, y in names.ite
 # %%
 caption = (
     f"Figure 3.3. {images.title}: the ten test images with the smallest squared error. Titles: class, SSE. "
-    f"{np.mean(images.y_test[best] == 1):.0%} of them are ones: little ink, little to get wrong."
+    f"{100 * (np.mean(images.y_test[best] == 1)):.0f} % of them are ones: little ink, little to get wrong."
 )
 titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in best]
 run.show("03_best", figures.image_rows({name: y[best] for name, y in names.items()}, caption, titles))
 
 # %%
-errors = {"autoencoder": scores[model]["sse"], f"PCA, {latent_dim} components, cut to [0, 1]": scores["pca_cut"]["sse"]}
+errors = {
+    "autoencoder": scores[model]["sse"],
+    f"PCA-{latent_dim}, cut to [0, 1]": scores["pca_cut"]["sse"],
+}
 medians = [values.median() for values in errors.values()]
 caption = (
     f"Figure 3.4. {images.title}: squared error per test image. The median is {medians[0]:.2f} for the autoencoder and "
@@ -172,11 +181,9 @@ run.show("03_error_distribution", figures.histogram(errors, caption, "SSE per im
 # ## Measure per class
 
 # %% tags=["nbval-ignore-output"]
+classes = np.unique(images.y_test)
 by_class = {
-    label: pd.DataFrame(
-        {digit: metrics.interval(values[images.y_test == digit], seed) for digit in np.unique(images.y_test)},
-        index=["mean", "low", "high"],
-    ).T
+    label: pd.DataFrame([metrics.interval(values[images.y_test == digit], seed) for digit in classes], index=classes)
     for label, values in errors.items()
 }
 pd.concat(by_class, axis=1).rename_axis(index="class", columns=[f"{images.title}, test", "SSE per image"]).round(2)

@@ -31,13 +31,13 @@ tail: float = 0.01  # the share of images called the tail; 0.05 for a milder one
 # ## Reconstruct the test images
 
 # %%
+from ae_lib import data, figures, metrics, models, runs, strokes
+
 import keras
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
-
-from ae_lib import data, figures, metrics, models, runs, strokes
 
 run = runs.Run(profile, "04_error_maps")
 autoencoder, encoder, _ = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
@@ -50,7 +50,7 @@ images
 # %%
 x = images.x_test
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
-pca_name = f"PCA, {latent_dim}"
+pca_name = f"PCA-{latent_dim}"
 reconstructions = {
     "autoencoder": autoencoder.predict(x, batch_size=1000, verbose=0),
     pca_name: pca.inverse_transform(pca.transform(x)).clip(0, 1),
@@ -68,8 +68,8 @@ errors = {name: y - x for name, y in reconstructions.items()}
 maps = {name: np.abs(error).mean(axis=0) for name, error in errors.items()}
 peaks = ", ".join(f"{name} {values.max():.3f}" for name, values in maps.items())
 caption = (
-    f"Figure 4.1. {images.title}: mean absolute error of each pixel over the test images. It is largest where strokes of "
-    f"different writers cross, and 0 at the border. Peaks: {peaks}."
+    f"Figure 4.1. {images.title}: mean absolute error of each pixel over the test images. It is largest where "
+    f"most strokes pass. Peaks: {peaks}."
 )
 run.show("04_mean_error", figures.pixel_maps(maps, caption, "mean |error|"))
 
@@ -130,7 +130,7 @@ pd.DataFrame({"within 1 pixel of an edge": edge_share | {"share of all pixels": 
 peak = profiles["autoencoder"]["mean"].idxmax()
 caption = (
     f"Figure 4.4. {images.title}: squared error by distance to the edge of the stroke (shaded: within one pixel), with 95 % "
-    f"intervals. {near.mean():.0%} of the pixels lie there and carry {edge_share['autoencoder']:.0%} of the autoencoder's error."
+    f"intervals. {100 * near.mean():.0f} % of the pixels lie there and carry {100 * edge_share['autoencoder']:.0f} % of the autoencoder's error."
 )
 labels = ("distance to the edge of the stroke / pixels (positive: inside)", "mean squared error")
 run.show("04_error_by_distance", figures.lines(profiles, caption, *labels, shade=(-1, 1)))
@@ -187,20 +187,24 @@ both = len(set(order["autoencoder"][:count]) & set(order[pca_name][:count])) / c
 # %%
 threshold = sse["autoencoder"][order["autoencoder"][count - 1]]
 caption = (
-    f"Figure 4.7. {images.title}: errors on a logarithmic axis. The worst {tail:.0%} of the images carry "
-    f"{tail_share['autoencoder']:.1%} of the autoencoder's error and {tail_share[pca_name]:.1%} of PCA's; {both:.0%} of them are "
+    f"Figure 4.7. {images.title}: errors on a logarithmic axis. The worst {100 * tail:.0f} % of the images carry "
+    f"{100 * tail_share['autoencoder']:.1f} % of the autoencoder's error and {100 * tail_share[pca_name]:.1f} % of PCA's; {100 * both:.0f} % of them are "
     "the same images."
 )
-marks = {f"worst {tail:.0%} of the autoencoder": threshold}
+marks = {f"worst {100 * tail:.0f} % of the autoencoder": threshold}
 run.show("04_tail", figures.histogram(sse, caption, "SSE per image", log=True, marks=marks))
 
 # %%
 worst = order["autoencoder"][: min(count, 12)]
-rows = {"test image": x[worst], "autoencoder": reconstructions["autoencoder"][worst], pca_name: reconstructions[pca_name][worst]}
+rows = {
+    "test image": x[worst],
+    "autoencoder": reconstructions["autoencoder"][worst],
+    pca_name: reconstructions[pca_name][worst],
+}
 rows["|error|"] = np.abs(errors["autoencoder"][worst])
 caption = (
     f"Figure 4.8. {images.title}: the images at the end of the tail, their reconstructions, and the autoencoder's error. Titles: "
-    "class, SSE. Thick, slanted or unusual forms lose what sets them apart."
+    "class, SSE. What is missing from a reconstruction stands in the last row."
 )
 titles = [f"{images.y_test[i]}, {sse['autoencoder'][i]:.0f}" for i in worst]
 run.show("04_tail_images", figures.image_rows(rows, caption, titles))

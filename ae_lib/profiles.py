@@ -1,0 +1,114 @@
+"""The notebooks in their order, their parameters, and the profiles that set these."""
+
+import ast
+import re
+from pathlib import Path
+
+from ae_lib import StudyError, runs
+
+FOLDER = runs.PROJECT / "notebooks"
+PARAMS = FOLDER / "params"
+SHARED = "all"  # the section of a profile whose parameters go to every notebook that has them
+TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list}
+
+
+def notebooks():
+    """The study's notebooks in reading order, each with those whose results it reads.
+
+    Taken from the scripts themselves: their names, and what they say to `ae_lib.runs.Run.artifact` as ``made_by``.
+    """
+    scripts = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
+    return {s.stem: set(re.findall(r'made_by="(\w+)"', s.read_text(encoding="utf-8"))) for s in scripts}
+
+
+def read_notebook(name):
+    """A notebook from its script, without outputs."""
+    import jupytext
+
+    return jupytext.read(FOLDER / f"{name}.py")
+
+
+def declared_parameters(name):
+    """The parameters cell of a notebook: name to (type, default)."""
+    from papermill.translators import PythonTranslator
+
+    cells = [cell for cell in read_notebook(name).cells if "parameters" in cell.metadata.get("tags", [])]
+    found = [parameter for cell in cells for parameter in PythonTranslator.inspect(cell)]
+    return {p.name: (p.inferred_type_name, ast.literal_eval(p.default)) for p in found}
+
+
+def profile_file(profile):
+    """The YAML file of a profile, which is a name in ``notebooks/params/`` or a path; `StudyError` if there is none."""
+    path = Path(profile) if profile.endswith(".yaml") else PARAMS / f"{profile}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in PARAMS.glob("*.yaml")))
+        raise StudyError(
+            f"There is no profile {profile!r}; expected one of {known}, or a file notebooks/params/{profile}.yaml."
+        )
+    return path
+
+
+def load_profile(profile):
+    """The full parameters of every notebook under a profile.
+
+    Parameters
+    ----------
+    profile : str
+        As for `profile_file`.
+
+    Returns
+    -------
+    dict
+        Notebook name to its parameters, defaults included.
+
+    Raises
+    ------
+    StudyError
+        For an unknown profile, section or parameter, a wrong type, or a file that is not YAML.
+    """
+    import yaml
+
+    path = profile_file(profile)
+    try:
+        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path.name} is not valid YAML ({' '.join(str(error).split())}): mend it.") from error
+    if not isinstance(sections, dict) or not all(isinstance(s, dict | None) for s in sections.values()):
+        raise StudyError(f"{path.name} must map notebook names to parameters; expected lines such as '02_train:'.")
+    declared = {notebook: declared_parameters(notebook) for notebook in notebooks()}
+    unknown = set(sections) - {SHARED, *declared}
+    if unknown:
+        raise StudyError(
+            f"{path.name} has a section {sorted(unknown)[0]!r}; expected {SHARED} or one of {', '.join(declared)}."
+        )
+    shared = sections.get(SHARED) or {}
+    everywhere = {name: kind for parameters in declared.values() for name, kind in parameters.items()}
+    for name, value in shared.items():
+        _check_parameter(path.name, SHARED, name, value, everywhere)
+    result = {}
+    for notebook, known in declared.items():
+        own = sections.get(notebook) or {}
+        for name, value in own.items():
+            _check_parameter(path.name, notebook, name, value, known)
+        given = {
+            **{name: value for name, value in shared.items() if name in known},
+            **own,
+            "profile": path.stem,
+        }
+        result[notebook] = {name: given.get(name, default) for name, (_, default) in known.items()}
+    return result
+
+
+def _check_parameter(file, section, name, value, known):
+    if name not in known or name == "profile":
+        raise StudyError(
+            f"{file} sets {name!r} in section {section}, which has no such parameter; "
+            f"expected one of {', '.join(sorted(set(known) - {'profile'}))}."
+        )
+    kind = known[name][0]
+    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+        hint = " (YAML reads 1e-3 as text: write 1.0e-3)" if kind == "float" and isinstance(value, str) else ""
+        raise StudyError(
+            f"{file} sets {name} in section {section} to {value!r}, which is {type(value).__name__}; "
+            f"expected {kind}{hint}."
+        )

@@ -1,0 +1,152 @@
+"""Measure what the project publishes: reference values with their tolerances, and the stored notebooks.
+
+``make reference PROFILE=…`` and ``make baselines`` call it.
+"""
+
+import argparse
+import hashlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ae_lib import StudyError, report, runs
+from ae_lib.profiles import FOLDER, SHARED, load_profile, notebooks, profile_file
+
+import nbformat
+import numpy as np
+import yaml
+
+GOLDEN = runs.PROJECT / "tests" / "golden"
+SEEDS = range(5)
+# Other machines, as far as this one can play them. TensorFlow's matrix products go through oneDNN's kernels.
+MACHINES = {
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41"},
+    "oneDNN operators": {"TF_ENABLE_ONEDNN_OPTS": "1"},
+    "one thread": {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"},
+    "one thread, AVX2": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    },
+}
+SAFETY = 3  # the tolerance is this many times the largest deviation seen on five stand-ins for all other machines
+LEAST_TOLERANCE = 1e-5  # for what is arithmetic on the data alone; other libraries may sum in another order
+
+
+def measure(profile):
+    """Run a profile under five seeds and five other CPU settings, and write its reference file.
+
+    Parameters
+    ----------
+    profile : str
+        As for `ae_lib.profiles.profile_file`.
+
+    Returns
+    -------
+    Path
+        ``reports/reference/<profile>.json``: every metric's value at the default seed, its relative tolerance, the
+        number of seeds, and the standard deviation over them (``spread``).
+    """
+    name = profile_file(profile).stem
+    by_seed = [_metrics(profile, seed, {}) for seed in SEEDS]
+    elsewhere = [_metrics(profile, SEEDS[0], settings) for settings in MACHINES.values()]
+    target = runs.REFERENCE / f"{name}.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    runs.write_json(target, summarise(by_seed, elsewhere))
+    return target
+
+
+def summarise(by_seed, elsewhere):
+    """Reference entries from the metrics of several seeds, the first of which is published, and of other machines."""
+    return {
+        name: {
+            "value": value,
+            "rtol": tolerance(value, [metrics[name] for metrics in elsewhere]),
+            "seeds": len(by_seed),
+            "spread": float(np.std([metrics[name] for metrics in by_seed], ddof=1)),
+        }
+        for name, value in by_seed[0].items()
+    }
+
+
+def tolerance(value, others):
+    """`SAFETY` times the largest relative deviation of ``others`` from ``value``, rounded up to one digit."""
+    deviation = SAFETY * max(abs(other - value) for other in others) / abs(value)
+    if deviation <= LEAST_TOLERANCE:
+        return LEAST_TOLERANCE
+    digit = 10 ** math.floor(math.log10(deviation))
+    return float(f"{math.ceil(deviation / digit) * digit:.0e}")
+
+
+def _metrics(profile, seed, settings):
+    sections = yaml.safe_load(profile_file(profile).read_text(encoding="utf-8")) or {}
+    sections[SHARED] = {**(sections.get(SHARED) or {}), "seed": seed}
+    with tempfile.TemporaryDirectory() as folder:
+        variation = Path(folder) / profile_file(profile).name
+        variation.write_text(yaml.safe_dump(sections), encoding="utf-8")
+        report.say(f"seed {seed}, {settings or 'this machine'}")
+        command = [sys.executable, "-m", "ae_lib.report", str(variation)]
+        subprocess.run(command, env={**os.environ, **settings, "AE_REPORTS_DIR": folder}, check=True)
+        return runs.read_json(Path(folder) / variation.stem / "metrics.json")
+
+
+def write_baselines():
+    """Execute the paired notebooks with their defaults, and the golden ones with the digits, and store both."""
+    for target, profile in ((GOLDEN, "digits"), (FOLDER, None)):
+        parameters = load_profile(profile) if profile else {name: {} for name in notebooks()}
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["AE_REPORTS_DIR"] = folder
+            report.execute_all(notebooks(), parameters, Path(folder), jobs=1)
+            for name in notebooks():
+                notebook = storable(nbformat.read(Path(folder) / f"{name}.ipynb", 4), with_images=profile is None)
+                runs.write_text(target / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+
+
+def storable(notebook, with_images):
+    """An executed notebook as it is kept in git: the same run gives the same bytes.
+
+    Cell ids come from the cells' sources, where jupytext draws them at random. nbval does not compare PNGs, so the
+    golden notebooks do without.
+    """
+    notebook.metadata.pop("study", None)
+    seen = set()
+    for cell in notebook.cells:
+        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
+        while cell.id in seen:
+            cell.id += "x"
+        seen.add(cell.id)
+        for output in cell.get("outputs", []):
+            if not with_images and "data" in output:
+                output.data.pop("image/png", None)
+                output.metadata = {}
+    return notebook
+
+
+def main(arguments=None):
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m ae_lib.reference", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("measure", help="write reports/reference/<profile>.json").add_argument("profile")
+    commands.add_parser("baselines", help="execute and store the paired and the golden notebooks")
+    options = parser.parse_args(arguments)
+    try:
+        report.make_folders_absolute()
+        if options.command == "measure":
+            report.say(f"wrote {measure(options.profile)}")
+        else:
+            write_baselines()
+    except StudyError as error:
+        report.say(f"error: {error}")
+        return 1
+    except subprocess.CalledProcessError:  # it has said why itself
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Guards that a green run means something. Each returns the problems it finds, as sentences; none is good."""
+
+import ast
+import re
+
+import nbformat
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+IGNORED = {"nbval-ignore-output", "nbval-skip"}
+COMPARED = 0.6  # the least share of a notebook's code cells whose outputs nbval compares
+MACHINE_PATH = re.compile(r"(?<![\w.$~}/])/(?:root|home|Users|tmp|private|work|mnt|opt|var)/|[A-Z]:\\\\")
+# From left to right: a module imports only what stands before it.
+ORDER = ["quiet", "data", "models", "training", "metrics", "strokes", "figures", "runs", "profiles", "pages", "report",
+         "reference"]  # fmt: skip
+
+
+def pair_agrees(script, notebook):
+    """The script and its notebook hold the same cells."""
+    import jupytext
+
+    def content(path):
+        cells = jupytext.read(path).cells
+        return [(cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))) for cell in cells]
+
+    if not notebook.is_file():
+        return [f"{script.name} has no paired notebook"]
+    return [] if content(script) == content(notebook) else [f"{script.name} and {notebook.name} differ in content"]
+
+
+def executed_in_order(notebook):
+    """Every code cell was executed, from first to last, in a fresh kernel."""
+    counts = [cell.execution_count for cell in _code(notebook)]
+    return [] if counts == list(range(1, len(counts) + 1)) else [f"{notebook.name} was executed as {counts}"]
+
+
+def clean_outputs(notebook):
+    """No error, no standard error and no path of a machine in a stored output."""
+    problems = []
+    for number, cell in enumerate(_code(notebook), 1):
+        for output in cell.outputs:
+            if output.output_type == "error" or output.get("name") == "stderr":
+                problems.append(f"{notebook.name}, code cell {number}: {output.output_type} {output.get('name', '')}")
+            if MACHINE_PATH.search(_text(output)):
+                problems.append(f"{notebook.name}, code cell {number}: the path of a machine")
+    return problems
+
+
+def mostly_compared(notebook):
+    """nbval compares the outputs of most cells."""
+    cells = _code(notebook)
+    share = sum(not IGNORED & set(cell.metadata.get("tags", [])) for cell in cells) / len(cells)
+    return [] if share >= COMPARED else [f"{notebook.name}: outputs of only {share:.0%} of the code cells are compared"]
+
+
+def versions_agree(pyproject, lock, environment):
+    """The lock satisfies pyproject.toml, carries hashes and no address; environment.yml installs that lock."""
+    problems = []
+    names = re.findall(r"^([\w.-]+)==([\w.]+)[^\\\n]*\\$", lock, re.M)
+    pinned = dict(names)
+    extras = [item for items in pyproject["project"]["optional-dependencies"].values() for item in items]
+    for text in pyproject["project"]["dependencies"] + extras:
+        requirement = Requirement(text)
+        if requirement.name not in pinned:
+            problems.append(f"{requirement.name} is not in the lock")
+        elif pinned[requirement.name] not in requirement.specifier:
+            problems.append(f"the lock's {requirement.name} {pinned[requirement.name]} is not {requirement.specifier}")
+    entries = re.split(r"^(?=[\w.-]+==)", lock, flags=re.M)[1:]
+    problems += [f"{e.split()[0]} has no hash in the lock" for e in entries if "--hash=sha256:" not in e]
+    if "://" in lock:
+        problems.append("the lock holds an address")
+    conda = yaml.safe_load(environment)["dependencies"]
+    python = next(item for item in conda if isinstance(item, str) and item.startswith("python="))
+    if python.split("=")[1] not in SpecifierSet(pyproject["project"]["requires-python"]):
+        problems.append(f"environment.yml's {python} is outside requires-python")
+    if {"pip": ["-r requirements.lock"]} not in conda:
+        problems.append("environment.yml does not install requirements.lock")
+    return problems
+
+
+def imports_go_one_way(folder):
+    """No module of the library imports one to its right."""
+    problems = []
+    for path in sorted(folder.glob("*.py")):
+        if path.stem == "__init__":
+            continue
+        if path.stem not in ORDER:
+            problems.append(f"{path.stem} has no place in the order of the modules")
+            continue
+        for found in _imported(path) & set(ORDER[ORDER.index(path.stem) :]):
+            problems.append(f"{path.stem} imports {found}, which is to its right")
+    return problems
+
+
+def table_is_published(readme, reference):
+    """Every row of the README's results table is what the reference says, to the digits shown."""
+    problems = []
+    rows = re.findall(r"^\| [^|]*`(\w+)`[^|]*\|(.*)\|$", readme, re.M)
+    header = re.search(r"^\| *score *\|(.*)\|$", readme, re.M)
+    if not rows or not header:
+        return ["the README has no results table"]
+    models = re.findall(r"`(\w+)`", header.group(1))
+    for metric, cells in rows:
+        for model, cell in zip(models, cells.split("|"), strict=True):
+            entry = reference.get(f"{model}.test.{metric}")
+            shown = re.match(r"\s*(-?[\d.]+)(?: ± ([\d.]+))?", cell)
+            if (entry is None) != (shown is None):
+                problems.append(f"{model} {metric}: shown {cell.strip()!r}, published {entry}")
+            for text, value in zip(shown.groups() if shown else (), (entry["value"], entry["spread"]), strict=False):
+                if text and f"{value:.{len(text.partition('.')[2])}f}" != text:
+                    problems.append(f"{model} {metric}: shown {text}, published {value:.6g}")
+    return problems
+
+
+def _imported(path):
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "ae_lib":
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ae_lib."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ae_lib.")}
+    return names
+
+
+def _code(notebook):
+    return [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
+
+
+def _text(output):
+    data = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/png")}
+    return str([output.get("text", ""), data, output.get("traceback", "")])

@@ -1,0 +1,112 @@
+"""Every score against a value known by other means."""
+
+from ae_lib import metrics, strokes
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def pair():
+    rng = np.random.default_rng(0)
+    return rng.random((6, 784)).astype("float32"), rng.random((6, 784)).astype("float32")
+
+
+def test_bce_is_keras_loss(pair):
+    expected = keras.losses.binary_crossentropy(*pair).numpy()
+    np.testing.assert_allclose(metrics.bce(*pair), expected, rtol=1e-5)
+
+
+def test_bce_clips_a_certain_mistake():
+    assert metrics.bce(np.ones((1, 1)), np.zeros((1, 1)))[0] == pytest.approx(-np.log(1e-7))
+    assert metrics.bce(np.ones((1, 1)), np.zeros((1, 1)), epsilon=0.1)[0] == pytest.approx(-np.log(0.1))
+
+
+def test_entropy_is_the_least_bce(pair):
+    x, y = pair
+    np.testing.assert_allclose(metrics.entropy(x), metrics.bce(x, x), rtol=1e-9)
+    assert (metrics.bce(x, y) > metrics.entropy(x)).all()
+    assert metrics.entropy(np.full((1, 3), 0.5))[0] == pytest.approx(np.log(2))
+    assert metrics.entropy(np.array([[0.0, 1.0]]))[0] == 0
+
+
+def test_score_is_consistent(pair):
+    table = metrics.score(*pair)
+    assert tuple(table.columns) == metrics.SCORES
+    x, y = (a.astype("float64") for a in pair)
+    np.testing.assert_allclose(table["sse"], ((x - y) ** 2).sum(axis=1))
+    np.testing.assert_allclose(table["mse"] * 784, table["sse"])
+    np.testing.assert_allclose(table["psnr"], 10 * np.log10(1 / table["mse"]))
+    np.testing.assert_allclose(table["bce"] - table["excess_bce"], metrics.entropy(x))
+
+
+def test_equal_images_score_perfectly(pair):
+    x, _ = pair
+    assert metrics.psnr(x, x)[0] == np.inf
+    np.testing.assert_allclose(metrics.ssim(x, x), 1, rtol=1e-6)
+    assert (metrics.mse(x, x) == 0).all()
+
+
+def test_ssim_of_constant_images_is_its_luminance_term():
+    """Without variance only (2ab + C1) / (a² + b² + C1) is left, with C1 of 0.01²."""
+    a, b = np.full((1, 784), 0.3), np.full((1, 784), 0.6)
+    expected = (2 * 0.3 * 0.6 + 1e-4) / (0.3**2 + 0.6**2 + 1e-4)
+    assert metrics.ssim(a, b)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_interval_is_the_normal_one_for_many_values():
+    values = np.random.default_rng(1).normal(5, 2, 4000)
+    found = metrics.interval(values)
+    half = 1.96 * values.std() / np.sqrt(4000)
+    assert found.mean == values.mean()
+    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
+    assert metrics.interval(values) == found
+    assert metrics.interval(values, seed=1) != found
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(2)
+    found = [metrics.interval(rng.exponential(1, 200), resamples=300) for _ in range(200)]
+    assert 0.90 <= np.mean([i.low <= 1 <= i.high for i in found]) <= 0.98
+
+
+def test_interval_reads_well():
+    assert repr(metrics.Interval(0.123456, 0.1, 0.2)) == "0.1235 [0.1, 0.2]"
+
+
+def test_better_knows_which_way_is_up():
+    rng = np.random.default_rng(3)
+    low = rng.normal(1, 0.1, 500)
+    high = low + rng.normal(0.1, 0.1, 500)
+    assert metrics.better("mse", low, high) == "yes"
+    assert metrics.better("mse", high, low) == "no"
+    assert metrics.better("ssim", high, low) == "yes"
+    assert metrics.better("mse", low, low + rng.normal(0, 0.1, 500)) == "undecided"
+
+
+def test_thickness_of_bars_is_their_width():
+    images = np.zeros((4, 28, 28))
+    for i, width in enumerate((1, 3, 5)):
+        images[i, 4:24, 10 : 10 + width] = 1
+    found = strokes.thickness(images.reshape(4, 784))
+    np.testing.assert_allclose(found[:3], [1, 3, 5], atol=0.5)
+    assert found[3] == 0
+
+
+def test_thickness_of_one_image_ignores_the_others():
+    rng = np.random.default_rng(4)
+    images = (rng.random((5, 784)) > 0.7).astype("float32")
+    images[2] = 1
+    together = strokes.thickness(images)
+    alone = [strokes.thickness(images[i : i + 1])[0] for i in range(5)]
+    np.testing.assert_allclose(together, alone)
+
+
+def test_signed_distance_crosses_zero_at_the_edge():
+    image = np.zeros((2, 28, 28))
+    image[0, :, 10:] = 1
+    found = strokes.signed_edge_distance(image.reshape(2, 784)).reshape(2, 28, 28)
+    np.testing.assert_allclose(found[0, 14, 6:14], [-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
+    assert (found[1] == -np.inf).all()

@@ -1,0 +1,336 @@
+"""From profile to report, at the command line, with three small notebooks instead of the study's."""
+
+import functools
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ae_lib import StudyError, data, profiles, report, runs
+
+import pytest
+
+HEADER = "# ---\n# jupyter:\n#   kernelspec:\n#     display_name: Python 3\n#     language: python\n#     name: python3\n# ---\n"
+PARAMETERS = '\n# %% tags=["parameters"]\nprofile: str = "mnist"  # folder\nseed: int = 0  # of everything\n'
+BODIES = {
+    "01_preprocess": """
+facts = {"name": "small", "title": "small (not MNIST)", "source": "a test", "md5": {"x_train": "0"}}
+runs.write_json(run.new_artifact("data.json"), facts | {"training": 1, "validation": 1, "test": 1})
+print(run.finish({"data.test.entropy_floor": 0.5}))
+""",
+    "02_train": """
+print(f"epoch 10/10  loss {rate}")
+if os.environ.get("SMALL_FAILS"):
+    raise ZeroDivisionError("nothing to divide by")
+if epochs < 1:
+    raise StudyError(f"epochs is {epochs}; expected a whole number of at least 1: change it.")
+if os.environ.get("SMALL_DIES"):
+    os.kill(os.getpid(), 9)
+if os.environ.get("SMALL_SLEEPS"):
+    open(os.environ["SMALL_SLEEPS"], "w").write(str(os.getpid()))
+    time.sleep(60)
+run.new_artifact("model.txt").write_text(f"epochs {epochs}")
+run.finish({"dense.val.bce": 0.1})
+""",
+    "03_evaluate": """
+run.artifact("model.txt", made_by="02_train")
+run.finish({"dense.test.mse": 0.5, "dense.test.mse.low": 0.4, "dense.test.mse.high": 0.6})
+""",
+}
+
+
+@pytest.fixture(scope="session")
+def finished_project(tmp_path_factory):
+    """A project of the same form, after one good run: the library itself, small notebooks, two profiles."""
+    root = tmp_path_factory.mktemp("finished") / "project"
+    (root / "notebooks" / "params").mkdir(parents=True)
+    (root / "ae_lib").symlink_to(runs.PROJECT / "ae_lib", target_is_directory=True)
+    for name, body in BODIES.items():
+        more = "epochs: int = 3  # passes\nrate: float = 0.1  # speed\n" if name == "02_train" else ""
+        start = f'\n# %%\nimport os, time\nfrom ae_lib import StudyError, runs\nrun = runs.Run(profile, "{name}")\n'
+        text = f"{HEADER}\n# %% [markdown]\n# # Title of {name}\n{PARAMETERS}{more}{start}{body}"
+        (root / "notebooks" / f"{name}.py").write_text(text)
+    (root / "notebooks" / "params" / "mnist.yaml").write_text("all:\n  seed: 0\n")
+    (root / "notebooks" / "params" / "small.yaml").write_text("02_train:\n  epochs: 4\n")
+    process = command(root, "small")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return root
+
+
+def command(root, *arguments, limit=None, **environment):
+    """Start ``python -m ae_lib.report`` in a project."""
+    variables = {**os.environ, "PYTHONPATH": str(root), "AE_REPORTS_DIR": "reports", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-m", "ae_lib.report", *arguments],
+        cwd=root, env={k: str(v) for k, v in variables.items()}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=limit,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def project(finished_project, tmp_path):
+    """A copy, to be changed by one test."""
+    return shutil.copytree(finished_project, tmp_path / "project", symlinks=True)
+
+
+@pytest.fixture
+def good(project):
+    return contents(project / "reports" / "small")
+
+
+@pytest.fixture
+def start(project):
+    return functools.partial(command, project)
+
+
+@pytest.fixture
+def make(start):
+    def make(*arguments, **environment):
+        process = start(*arguments, **environment)
+        _, errors = process.communicate(timeout=120)
+        assert "Traceback" not in errors
+        return process.returncode, errors
+
+    return make
+
+
+def contents(folder):
+    kept = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".") and ".failed." not in p.name]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in kept}
+
+
+def ran(errors):
+    return re.findall(r"^(\w+)  done", errors, re.M)
+
+
+def test_a_run_makes_the_whole_folder(project, good):
+    assert set(good) >= {"index.html", "metrics.json", "run.json", "artifacts/model.txt", "03_evaluate.html"}
+    assert good["artifacts/model.txt"] == b"epochs 4"
+    run = runs.read_json(project / "reports" / "small" / "run.json")
+    assert run["parameters"]["02_train"] == {"profile": "small", "seed": 0, "epochs": 4, "rate": 0.1}
+    assert set(run["seconds"]) == set(BODIES)
+    assert run["seeds"]["02_train"] == 0
+    assert run["packages"]["keras"]
+    assert not list((project / "reports" / "small").glob("*.failed.*"))
+
+
+def test_pages_say_at_once_that_they_are_not_mnist_and_load_nothing(good):
+    for name in ("index.html", *(f"{n}.html" for n in BODIES)):
+        page = good[name].decode()
+        assert "These are not MNIST's results" in page[page.index("</nav>") :][:200]
+        assert not re.search(r"<(?:script|link|iframe)|(?:src|url)[=(][\"']?(?:https?:)?//", page)
+
+
+def test_second_run_does_nothing_and_a_touched_notebook_runs_alone(project, make, good):
+    before = {p: p.stat().st_mtime_ns for p in (project / "reports" / "small").iterdir() if p.is_file()}
+    begun = time.monotonic()
+    code, errors = make("small")
+    assert (code, ran(errors)) == (0, [])
+    assert "up to date" in errors
+    assert time.monotonic() - begun < 5
+    time.sleep(0.05)
+    os.utime(project / "notebooks" / "03_evaluate.py")
+    code, errors = make("small")
+    assert (code, ran(errors)) == (0, ["03_evaluate"])
+    changed = {p.name for p, when in before.items() if p.stat().st_mtime_ns != when and not p.name.startswith(".")}
+    assert changed == {"03_evaluate.ipynb", "03_evaluate.html", "metrics.json", "run.json", "index.html"}
+
+
+def test_notebooks_side_by_side_wait_for_what_they_need(project, make):
+    for script in (project / "notebooks").glob("*.py"):
+        os.utime(script)
+    code, errors = make("small", "--jobs", "2")
+    assert code == 0
+    events = re.findall(r"^(\w+)  (running|done)", errors, re.M)
+    assert set(events[:2]) == {("01_preprocess", "running"), ("02_train", "running")}
+    assert events.index(("03_evaluate", "running")) > events.index(("02_train", "done"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "02_train:\n  epoch: 4\n",
+            "sets 'epoch' in section 02_train, which has no such parameter; expected one of epochs",
+        ),
+        ("all:\n  latent: 4\n", "sets 'latent' in section all"),
+        ("02_train:\n  epochs: four\n", "sets epochs in section 02_train to 'four', which is str; expected int"),
+        ("02_train:\n  epochs: true\n", "to True, which is bool; expected int"),
+        ("02_train:\n  rate: 1e-3\n", "which is str; expected float (YAML reads 1e-3 as text: write 1.0e-3)"),
+        ("02_train:\n  profile: other\n", "sets 'profile' in section 02_train"),
+        ("2_train:\n  epochs: 4\n", "has a section '2_train'; expected all or one of 01_preprocess"),
+        ("02_train: 4\n", "must map notebook names to parameters"),
+        ("02_train: [\n", "is not valid YAML"),
+    ],
+)
+def test_mistakes_in_a_profile_are_refused_before_anything_runs(project, good, monkeypatch, capsys, content, message):
+    monkeypatch.setattr(profiles, "FOLDER", project / "notebooks")
+    monkeypatch.setattr(profiles, "PARAMS", project / "notebooks" / "params")
+    monkeypatch.setenv("AE_REPORTS_DIR", str(project / "reports"))
+    (project / "notebooks" / "params" / "small.yaml").write_text(content)
+    assert report.main(["small"]) == 1
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert contents(project / "reports" / "small") == good
+
+
+def test_unknown_profile_is_refused(project, make, good):
+    code, errors = make("smal")
+    assert code == 1
+    assert "There is no profile 'smal'; expected one of mnist, small" in errors
+    assert contents(project / "reports" / "small") == good
+
+
+def test_bad_value_in_a_notebook_is_one_sentence(project, make, good):
+    (project / "notebooks" / "params" / "small.yaml").write_text("02_train:\n  epochs: -1\n")
+    code, errors = make("small")
+    assert code == 1
+    assert "error: 02_train failed. epochs is -1; expected a whole number of at least 1" in errors
+    after = contents(project / "reports" / "small")
+    assert after["artifacts/model.txt"] == good["artifacts/model.txt"]
+
+
+def test_failed_notebook_leaves_its_traceback_and_the_last_good_result(project, make, good):
+    folder = project / "reports" / "small"
+    os.utime(project / "notebooks" / "02_train.py")
+    code, errors = make("small", SMALL_FAILS=1)
+    assert code == 1
+    assert (
+        "02_train failed. ZeroDivisionError: nothing to divide by (Its executed copy: 02_train.failed.ipynb)" in errors
+    )
+    assert "nothing to divide by" in (folder / "02_train.failed.ipynb").read_text()
+    assert contents(folder) == good
+    code, errors = make("small")
+    assert (code, ran(errors)) == (0, ["02_train", "03_evaluate"])
+    assert not list(folder.glob("*.failed.*"))
+
+
+def test_dead_kernel_is_one_sentence(project, make, good):
+    os.utime(project / "notebooks" / "02_train.py")
+    code, errors = make("small", SMALL_DIES=1)
+    assert code == 1
+    assert "02_train failed. Its kernel died, most likely for want of memory" in errors
+    assert contents(project / "reports" / "small") == good
+
+
+def alive(process):
+    """Whether a process runs; one that has ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+    except FileNotFoundError:
+        if sys.platform == "linux":
+            return False
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(process)], capture_output=True, text=True).stdout
+    return bool(state.strip()) and "Z" not in state
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_run_keeps_results_and_the_next_goes_on(project, start, make, good, tmp_path, kind):
+    folder, noted = project / "reports" / "small", tmp_path / "kernel"
+    script = project / "notebooks" / "02_train.py"
+    script.write_text(script.read_text().replace('f"epochs {epochs}"', '"again"'))
+    process = start("small", SMALL_SLEEPS=noted)
+    wait_for(lambda: noted.exists() and noted.read_text())
+    os.kill(process.pid, kind)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == (130 if kind == signal.SIGINT else -9)
+    assert "Traceback" not in errors
+    assert ("interrupted" in errors) == (kind == signal.SIGINT)
+    wait_for(lambda: not alive(int(noted.read_text())), 15)
+    assert contents(folder) == good
+    code, errors = make("small")
+    assert (code, ran(errors)) == (0, ["02_train", "03_evaluate"])
+    assert (folder / "artifacts" / "model.txt").read_text() == "again"
+    assert not [p.name for p in folder.iterdir() if p.name.startswith(".") and not p.name.endswith(".lock")]
+
+
+def test_two_runs_of_one_profile_at_once(project, start, make, tmp_path):
+    noted = tmp_path / "kernel"
+    os.utime(project / "notebooks" / "02_train.py")
+    process = start("small", SMALL_SLEEPS=noted)
+    wait_for(lambda: noted.exists())
+    code, errors = make("small")
+    assert code == 1
+    assert f"small is in use by another run (process {process.pid}); expected one run of a profile at a time" in errors
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_full_disk_at_the_command_line(project, make, good):
+    """The operating system itself refuses to write: no file may grow beyond 100 bytes."""
+    os.utime(project / "notebooks" / "01_preprocess.py")
+    code, errors = make("small", limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)))
+    assert code == 1
+    assert "File too large" in errors
+    assert "make room" in errors
+    assert contents(project / "reports" / "small") == good
+
+
+def test_unwritable_reports_at_the_command_line(project, make):
+    (project / "file").touch()
+    code, errors = make("small", AE_REPORTS_DIR="file")
+    assert code == 1
+    assert "cannot be written (Not a directory); expected a writable folder" in errors
+
+
+def test_profile_by_path_has_its_own_name(tmp_path):
+    shutil.copy(profiles.PARAMS / "digits.yaml", tmp_path / "other.yaml")
+    parameters = profiles.load_profile(str(tmp_path / "other.yaml"))
+    assert parameters["02_train"]["profile"] == "other"
+    assert parameters["02_train"]["dataset"] == "digits"
+
+
+def test_without_mnist_the_digits_are_taken_and_it_is_said(monkeypatch, capsys, tmp_path):
+    asked = []
+
+    def unavailable(name):
+        asked.append(name)
+        raise StudyError("MNIST could not be downloaded.")
+
+    monkeypatch.setattr(data, "download", unavailable)
+    monkeypatch.setattr(report, "run", lambda profile, jobs, fallback: tmp_path / profile / "index.html")
+    for _ in range(2):
+        assert report.main([]) == 0
+        said = capsys.readouterr().err
+        assert said.count("THESE ARE NOT MNIST'S RESULTS") == 2
+        assert "MNIST could not be downloaded." in said
+    assert asked == ["mnist"], "a download that failed is not tried again on every run"
+    monkeypatch.setattr(data, "local_file", lambda name: tmp_path)
+    assert report.choose_profile() == ("mnist", None)
+
+
+def test_with_a_download_mnist_is_taken(monkeypatch):
+    monkeypatch.setattr(data, "download", lambda name: {})
+    assert report.choose_profile() == ("mnist", None)
+
+
+def test_the_studys_own_profiles_are_valid():
+    mnist = profiles.load_profile("mnist")
+    assert mnist["02_train"] == {
+        "profile": "mnist", "dataset": "mnist", "hidden": [256, 128], "latent_dim": 32,
+        "epochs": 50, "batch_size": 256, "learning_rate": 0.001, "seed": 0,
+    }  # fmt: skip
+    for path in profiles.PARAMS.glob("*.yaml"):
+        assert set(profiles.load_profile(path.stem)) == set(profiles.notebooks())
+
+
+def test_a_notebook_before_the_one_it_needs_says_so(tmp_path):
+    """The study's own notebook, run on an empty folder."""
+    parameters = profiles.load_profile("digits")["03_evaluate"]
+    with pytest.raises(StudyError, match="03_evaluate failed. .*model.keras is missing; .*: run 02_train first"):
+        report.execute("03_evaluate", parameters, tmp_path / "03_evaluate.ipynb")
+    assert not (tmp_path / "03_evaluate.ipynb").exists()
