@@ -1,6 +1,7 @@
 """The notebooks in their order, their parameters, and the profiles that set these."""
 
 import ast
+import hashlib
 import re
 from pathlib import Path
 
@@ -22,10 +23,20 @@ def notebooks():
 
 
 def read_notebook(name):
-    """A notebook from its script, without outputs."""
+    """A notebook from its script, without outputs.
+
+    Jupytext draws the cells' ids at random; here they come from the cells' sources, so that the same script gives the
+    same notebook.
+    """
     import jupytext
 
-    return jupytext.read(FOLDER / f"{name}.py")
+    notebook, seen = jupytext.read(FOLDER / f"{name}.py"), set()
+    for cell in notebook.cells:
+        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
+        while cell.id in seen:
+            cell.id += "x"
+        seen.add(cell.id)
+    return notebook
 
 
 def declared_parameters(name):

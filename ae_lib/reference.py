@@ -4,7 +4,6 @@
 """
 
 import argparse
-import hashlib
 import math
 import os
 import subprocess
@@ -108,18 +107,9 @@ def write_baselines():
 
 
 def storable(notebook, with_images):
-    """An executed notebook as it is kept in git: the same run gives the same bytes.
-
-    Cell ids come from the cells' sources, where jupytext draws them at random. nbval does not compare PNGs, so the
-    golden notebooks do without.
-    """
+    """An executed notebook as it is kept in git; nbval does not compare PNGs, so the golden ones do without."""
     notebook.metadata.pop("study", None)
-    seen = set()
     for cell in notebook.cells:
-        cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
-        while cell.id in seen:
-            cell.id += "x"
-        seen.add(cell.id)
         for output in cell.get("outputs", []):
             if not with_images and "data" in output:
                 output.data.pop("image/png", None)

@@ -143,9 +143,7 @@ run.show("01_ink", figures.histogram(ink, caption, "ink per image / sum of the 7
 
 # %% tags=["nbval-ignore-output"]
 floors = {split: metrics.interval(metrics.entropy(values), seed) for split, values in splits.items()}
-pd.DataFrame(floors, index=["entropy floor", "95 % from", "to"]).T.rename_axis(
-    columns=f"{images.title}, nats per pixel"
-)
+pd.Series(floors, name="entropy floor / nats per pixel [95 % interval]").to_frame().rename_axis(columns=images.title)
 
 # %% [markdown]
 # The other end of the scale is a model that draws the mean training image whatever it is shown. Anything that has
