@@ -75,7 +75,7 @@ def image_rows(rows, caption, titles=None):
         One for each column.
     """
     columns = len(next(iter(rows.values())))
-    size = 8.2 / columns
+    size = min(1.5, 8.2 / columns)
     figure = _figure(caption, height=size * len(rows) + (0.35 if titles is not None else 0.1))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes_row, (label, images) in zip(grid, rows.items(), strict=True):

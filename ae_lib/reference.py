@@ -78,8 +78,9 @@ def tolerance(value, others):
     deviation = SAFETY * max(abs(other - value) for other in others) / abs(value)
     if deviation <= LEAST_TOLERANCE:
         return LEAST_TOLERANCE
-    digit = 10 ** math.floor(math.log10(deviation))
-    return float(f"{math.ceil(deviation / digit) * digit:.0e}")
+    digit = 10.0 ** math.floor(math.log10(deviation))
+    # Less a hair, so that 0.003 computed as 0.0030000000000000027 stays 0.003.
+    return float(f"{math.ceil(deviation / digit - 1e-9) * digit:.0e}")
 
 
 def _metrics(profile, seed, settings):

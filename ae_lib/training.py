@@ -127,7 +127,9 @@ class _EpochTrainer(keras.Model):
 
         return {
             "loss": _mean_over_batches(batch, permutation, self.x_train.shape[0], self.batch_size),
-            "val_loss": _mean_over_batches(validation_batch, tf.range(self.x_val.shape[0]), self.x_val.shape[0], 1000),
+            "val_loss": _mean_over_batches(
+                validation_batch, tf.range(self.x_val.shape[0]), self.x_val.shape[0], min(1000, self.x_val.shape[0])
+            ),
         }
 
 
