@@ -28,12 +28,15 @@ class Settings:
         Adam's step size.
     seed : int, at least 0
         Of the order of the minibatches.
+    jit_compile : bool
+        Whether XLA compiles the epoch: a third faster for dense networks on a CPU. It rounds differently.
     """
 
     epochs: int = 50
     batch_size: int = 256
     learning_rate: float = 1e-3
     seed: int = 0
+    jit_compile: bool = True
 
     def __post_init__(self):
         """Refuse values that cannot train."""
@@ -79,7 +82,9 @@ def fit(model, x_train, x_val, settings, callbacks=()):
         )
     keras.utils.set_random_seed(settings.seed)
     trainer = _EpochTrainer(model, x_train, x_val, settings.batch_size)
-    trainer.compile(keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy", jit_compile=True)
+    trainer.compile(
+        keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy", jit_compile=settings.jit_compile
+    )
     history = trainer.fit(
         _permutations(len(x_train), settings),
         epochs=settings.epochs,

@@ -30,6 +30,7 @@ epochs: int = 50  # passes over the training images; 10 already give recognisabl
 batch_size: int = 256  # images per step; smaller is slower, and better when there are few images
 learning_rate: float = 0.001  # of Adam; above 0.01 it becomes unstable
 seed: int = 0  # of the initial weights and of the order of the images
+jit_compile: bool = True  # let XLA compile the epoch; False where XLA fails, with results that round differently
 
 # %% [markdown]
 # ## Load the images
@@ -41,7 +42,7 @@ import keras
 import pandas as pd
 
 run = runs.Run(profile, "02_train")
-settings = training.Settings(epochs, batch_size, learning_rate, seed)
+settings = training.Settings(epochs, batch_size, learning_rate, seed, jit_compile)
 settings
 
 # %% tags=["nbval-ignore-output"]

@@ -57,6 +57,33 @@ def test_training_lowers_the_loss_and_keeps_its_history(model, digits):
     assert metrics.bce(digits.x_val, predicted).mean() == pytest.approx(history["val_loss"].iloc[-1], rel=1e-5)
 
 
+def test_xla_changes_nothing_but_rounding(digits):
+    def losses(jit_compile):
+        keras.utils.set_random_seed(7)
+        network = models.dense_autoencoder(hidden=(16,), latent_dim=4).autoencoder
+        return training.fit(network, digits.x_train, digits.x_val, training.Settings(2, 100, jit_compile=jit_compile))
+
+    np.testing.assert_allclose(losses(True), losses(False), rtol=1e-4)
+
+
+def test_one_epoch_is_what_keras_does_with_the_same_minibatches(digits):
+    """Every weight after an epoch, the last short minibatch included, beside Keras's own train_on_batch."""
+
+    def network():
+        keras.utils.set_random_seed(7)
+        return models.dense_autoencoder().autoencoder
+
+    ours, theirs, settings = network(), network(), training.Settings(1, 250, seed=3)
+    training.fit(ours, digits.x_train, digits.x_val, settings)
+    theirs.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+    order = next(iter(training._permutations(1200, settings))).numpy()
+    for start in range(0, 1200, 250):
+        x = digits.x_train[order[start : start + 250]]
+        theirs.train_on_batch(x, x)
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
 def test_same_seed_same_weights(digits):
     def weights(seed):
         keras.utils.set_random_seed(7)

@@ -1,0 +1,83 @@
+"""Every figure draws without a warning, carries its caption, and puts nothing outside its frame."""
+
+from ae_lib import figures, models
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+CAPTION = "Figure 0.0. A caption that is long enough to be broken into two lines, since that is what captions here do."
+INTERVALS = pd.DataFrame({"mean": [1.0, 2.0, 3.0], "low": [0.5, 1.5, 2.5], "high": [1.5, 2.5, 3.5]}, index=[1, 2, 3])
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((8, 784))
+
+
+def drawn(figure):
+    FigureCanvasAgg(figure).draw()
+    assert figure.get_label() == CAPTION
+    assert figure.texts[0].get_text().replace("\n", " ") == CAPTION
+    frame = figure.bbox.padded(1)
+    for axes in [a for a in figure.axes if a.get_visible()]:
+        box = axes.get_tightbbox()
+        assert frame.contains(*box.min), "an axes leaves the figure"
+        assert frame.contains(*box.max), "an axes leaves the figure"
+        assert not box.overlaps(figure.texts[0].get_window_extent()), "an axes covers the caption"
+    return figure
+
+
+@pytest.mark.parametrize("columns", [1, 5, 8])
+def test_image_rows(images, columns):
+    rows = {"test image": images[:columns], "autoencoder": images[:columns]}
+    assert len(drawn(figures.image_rows(rows, CAPTION, titles=range(columns))).axes) == 2 * columns
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+@pytest.mark.parametrize("signed", [False, True])
+def test_pixel_maps_share_one_scale(images, count, signed):
+    maps = {str(i): images[i % 8] * (i + 1) for i in range(count)}
+    figure = drawn(figures.pixel_maps(maps, CAPTION, "error", signed))
+    limits = {axes.images[0].get_clim() for axes in figure.axes if axes.images}
+    assert len(limits) == 1
+    low, high = limits.pop()
+    assert low == (-high if signed else 0)
+
+
+def test_class_balance():
+    shares = pd.DataFrame({"training": [0.4, 0.6], "test": [0.5, 0.5]})
+    bars = drawn(figures.class_balance(shares, CAPTION)).axes[0].patches
+    assert [bar.get_height() for bar in bars] == [40, 60]
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_histogram_shows_shares(images, log):
+    values = {"a": images[0], "b": images[1]}
+    figure = drawn(figures.histogram(values, CAPTION, "error", log=log, marks={"worst": 0.5}))
+    assert figure.axes[0].patches[0].get_data().values.sum() == pytest.approx(100)
+
+
+def test_architecture_names_every_layer():
+    table = models.layer_table(models.dense_autoencoder().autoencoder)
+    texts = {text.get_text() for text in drawn(figures.architecture(table, 784, CAPTION)).axes[0].texts}
+    assert {"784", "256", "128", "32", "relu", "linear", "sigmoid", "200,960"} <= texts
+
+
+def test_loss_curves():
+    history = pd.DataFrame({"loss": [0.2, 0.1], "val_loss": [0.21, 0.11]}, index=[1, 2])
+    left, right = drawn(figures.loss_curves(history, 0.05, CAPTION)).axes
+    np.testing.assert_allclose(right.lines[1].get_ydata(), [0.16, 0.06])
+    assert left.get_legend()
+
+
+def test_intervals_by_group():
+    drawn(figures.intervals_by_group({"a": INTERVALS, "b": INTERVALS + 1}, CAPTION, "class", "error"))
+
+
+def test_lines_with_and_without_bands():
+    curves = {"a": INTERVALS, "b": INTERVALS[["mean"]]}
+    axes = drawn(figures.lines(curves, CAPTION, "distance", "error", shade=(1, 2))).axes[0]
+    assert len(axes.lines) == 2
+    assert len(axes.collections) == 1

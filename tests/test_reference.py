@@ -1,0 +1,54 @@
+"""Reference values, tolerances and stored notebooks."""
+
+from ae_lib import reference, runs
+
+import nbformat
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("value", "others", "expected"),
+    [(1.0, [1.0, 1.0], 1e-5), (2.0, [2.002, 1.999], 0.003), (1.0, [1.0011, 1.0], 0.004), (-1.0, [-1.02], 0.06)],
+)
+def test_tolerance_is_three_times_the_largest_deviation_rounded_up(value, others, expected):
+    assert reference.tolerance(value, others) == pytest.approx(expected)
+
+
+def test_summary_publishes_the_first_seed_and_the_spread_of_all():
+    found = reference.summarise([{"a": 1.0}, {"a": 2.0}, {"a": 3.0}], [{"a": 1.01}])
+    assert found == {"a": {"value": 1.0, "rtol": 0.03, "seeds": 3, "spread": 1.0}}
+
+
+def test_measure_varies_seed_and_machine_and_nothing_else(monkeypatch, tmp_path):
+    seen = []
+
+    def run(command, env, check):
+        folder = runs.Path(env["AE_REPORTS_DIR"])
+        text = runs.Path(command[-1]).read_text()
+        seen.append((text, {key: env[key] for key in env if key.startswith(("ONEDNN", "TF_NUM"))}))
+        (folder / "digits").mkdir()
+        runs.write_json(folder / "digits" / "metrics.json", {"dense.test.mse": 1.0 + len(seen)})
+
+    monkeypatch.setattr(reference.subprocess, "run", run)
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    assert reference.main(["measure", "digits"]) == 0
+    assert len(seen) == len(reference.SEEDS) + len(reference.MACHINES)
+    assert ["seed: 4" in text for text, _ in seen].count(True) == 1
+    assert ["jit_compile: false" in text for text, _ in seen].count(True) == 4
+    assert all("dataset: digits" in text and "batch_size: 32" in text for text, _ in seen)
+    assert runs.read_json(tmp_path / "digits.json")["dense.test.mse"]["value"] == 2.0
+
+
+def test_measuring_an_unknown_profile_is_one_sentence(capsys):
+    assert reference.main(["measure", "digit"]) == 1
+    assert "error: There is no profile 'digit'; expected" in capsys.readouterr().err
+
+
+def test_stored_notebook_keeps_no_trace_of_the_run():
+    cell = nbformat.v4.new_code_cell(
+        "1", outputs=[nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "x"})]
+    )
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"study": {"seconds": 3}})
+    kept = reference.storable(notebook, with_images=False)
+    assert kept.cells[0].outputs[0].data == {"text/plain": "x"}
+    assert "study" not in kept.metadata
