@@ -23,7 +23,7 @@ class Interval:
     high: float
 
     def __repr__(self):
-        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{self.mean:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
 
 
 def bce(x, y, epsilon=EPSILON):

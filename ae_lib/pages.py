@@ -1,6 +1,7 @@
 """The report's pages, which open without network: one for each executed notebook, and a front page."""
 
 from ae_lib import runs
+from ae_lib.metrics import HIGHER_IS_BETTER, Interval
 from ae_lib.profiles import notebooks
 
 import jinja2
@@ -9,6 +10,7 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("ae_lib", "."), autoescape=True, trim_blocks=True)
+BASELINES = ["pca", "pca_cut", "mean"]
 SCORES = {
     "bce": "BCE / nats per pixel",
     "excess_bce": "excess BCE / nats per pixel",
@@ -36,17 +38,40 @@ def write_page(folder, name, title_of_data):
 
 
 def results_table(metrics):
-    """Rows of the front page's table: a score, its unit, and a formatted value per model, in the models' order."""
+    """The front page's table.
+
+    Parameters
+    ----------
+    metrics : dict
+        Name to number, from metrics.json.
+
+    Returns
+    -------
+    models : list of str
+        Those that have a test MSE: the autoencoders, then the baselines.
+    rows : list of (str, list of Interval or None, str)
+        A score's name and unit, its value for each model, and whether the first model beats the fairer PCA.
+    """
     models = [name.split(".")[0] for name in metrics if name.endswith(".test.mse")]
-    models.sort(key=lambda model: (model != "dense", model != "pca", model))
+    models.sort(key=lambda model: (BASELINES.index(model) if model in BASELINES else -1, model))
 
-    def cell(key):
-        if key not in metrics:
-            return "–"
-        low, high = (metrics[f"{key}.{end}"] for end in ("low", "high"))
-        return f"{metrics[key]:.4g} [{low:.4g}, {high:.4g}]"
+    def value(model, score):
+        key = f"{model}.test.{score}"
+        return Interval(*(metrics[f"{key}{end}"] for end in ("", ".low", ".high"))) if key in metrics else None
 
-    return models, [(label, [cell(f"{model}.test.{name}") for model in models]) for name, label in SCORES.items()]
+    rows = []
+    for score, label in SCORES.items():
+        values = [value(model, score) for model in models]
+        rows.append((label, values, _verdict(score, values[0], value("pca_cut", score))))
+    return models, rows
+
+
+def _verdict(score, ours, pca):
+    if ours is None or pca is None:
+        return "–"
+    if ours.low <= pca.high and pca.low <= ours.high:
+        return "undecided"
+    return "better" if (ours.mean > pca.mean) == (score in HIGHER_IS_BETTER) else "worse"
 
 
 def write_front_page(folder, profile, fallback):
@@ -57,7 +82,7 @@ def write_front_page(folder, profile, fallback):
     models, rows = results_table(metrics)
     body = TEMPLATES.get_template("front.html.j2").render(
         profile=profile, run=run, titles=titles, models=models, rows=rows, fallback=fallback,
-        comparison=comparison, total=sum(run["seconds"].values()),
+        comparison=comparison, floor=metrics["data.test.entropy_floor"], total=sum(run["seconds"].values()),
     )  # fmt: skip
     page = TEMPLATES.get_template("page.html.j2").render(
         title="Autoencoders on MNIST: a reference study",

@@ -6,6 +6,7 @@
 import argparse
 import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,6 +20,7 @@ import numpy as np
 import yaml
 
 GOLDEN = runs.PROJECT / "tests" / "golden"
+README_FIGURES = ("03_reconstructions",)
 SEEDS = range(5)
 # Other machines, as far as this one can play them: whether XLA compiles the training, and environment variables. What
 # XLA compiles rounds alike under all of these here, so most stand-ins do without it; then TensorFlow's matrix products
@@ -105,6 +107,11 @@ def write_baselines():
             for name in notebooks():
                 notebook = storable(nbformat.read(Path(folder) / f"{name}.ipynb", 4), with_images=profile is None)
                 runs.write_text(target / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
+            if profile is None:
+                (runs.REFERENCE / "figures").mkdir(parents=True, exist_ok=True)
+                for name in README_FIGURES:
+                    figure = Path(folder) / "mnist" / "figures" / f"{name}.png"
+                    shutil.copy(figure, runs.REFERENCE / "figures" / figure.name)
 
 
 def storable(notebook, with_images):

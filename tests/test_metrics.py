@@ -73,7 +73,7 @@ def test_interval_covers_the_truth_as_often_as_it_says():
 
 
 def test_interval_reads_well():
-    assert repr(metrics.Interval(0.123456, 0.1, 0.2)) == "0.1235 [0.1, 0.2]"
+    assert repr(metrics.Interval(0.123456, 0.1, 0.2)) == "0.1235 [0.1000, 0.2000]"
 
 
 def test_better_knows_which_way_is_up():
