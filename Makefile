@@ -10,7 +10,7 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	&& { echo $$python; break; }; done)
 
 # `make -j4 report`: how many notebooks may run side by side; `-j` alone means two.
-JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(if $(filter j --jobserver%,$(MAKEFLAGS)),2,1))
+JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(if $(filter -j --jobserver%,$(MAKEFLAGS)),2,1))
 
 # Kernels run in the notebooks' folder, so a relative AE_DATA_DIR would point elsewhere there.
 ABSOLUTE = $${AE_DATA_DIR:+AE_DATA_DIR="$$(cd "$$AE_DATA_DIR" && pwd)"}
