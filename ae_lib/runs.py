@@ -170,17 +170,21 @@ def reference(profile):
 
 def provenance():
     """What a result depends on beside its parameters: commit, versions, machine."""
-    git = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], cwd=PROJECT, capture_output=True, text=True
-    )
     return {
-        "git_commit": git.stdout.strip() or None,
+        "git_commit": _git_commit(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
     }
+
+
+def _git_commit():
+    if not shutil.which("git"):
+        return None
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True).stdout.strip() or None
 
 
 def _cpu():

@@ -158,9 +158,10 @@ titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in worst]
 run.show("03_worst", figures.image_rows({name: y[worst] for name, y in names.items()}, caption, titles))
 
 # %%
+labels, counts = np.unique(images.y_test[best], return_counts=True)
 caption = (
     f"Figure 3.3. {images.title}: the ten test images with the smallest squared error. Titles: class, SSE. "
-    f"{100 * (np.mean(images.y_test[best] == 1)):.0f} % of them are ones: little ink, little to get wrong."
+    f"{counts.max()} of them are of class {labels[counts.argmax()]}."
 )
 titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in best]
 run.show("03_best", figures.image_rows({name: y[best] for name, y in names.items()}, caption, titles))

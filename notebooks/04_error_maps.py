@@ -93,8 +93,8 @@ own = np.abs(errors["autoencoder"])
 by_class = {f"{digit}": own[images.y_test == digit].mean(axis=0) for digit in np.unique(images.y_test)}
 hardest = max(by_class, key=lambda digit: by_class[digit].mean())
 caption = (
-    f"Figure 4.3. {images.title}: mean absolute error of the autoencoder's pixels by class. The error follows the outlines; "
-    f"class {hardest} has most of it."
+    f"Figure 4.3. {images.title}: mean absolute error of the autoencoder's pixels by class. "
+    f"Class {hardest} has most of it."
 )
 run.show("04_error_by_class", figures.pixel_maps(by_class, caption, "mean |error|"))
 
