@@ -4,6 +4,7 @@
 """
 
 import argparse
+import contextlib
 import math
 import os
 import shutil
@@ -97,21 +98,33 @@ def _metrics(profile, seed, jit_compile, settings):
         return runs.read_json(Path(folder) / variation.stem / "metrics.json")
 
 
-def write_baselines():
-    """Execute the paired notebooks with their defaults, and the golden ones with the digits, and store both."""
-    for target, profile in ((GOLDEN, "digits"), (FOLDER, None)):
-        parameters = load_profile(profile) if profile else {name: {} for name in notebooks()}
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["AE_REPORTS_DIR"] = folder
-            report.execute_all(notebooks(), parameters, Path(folder), jobs=1)
-            for name in notebooks():
-                notebook = storable(nbformat.read(Path(folder) / f"{name}.ipynb", 4), with_images=profile is None)
-                runs.write_text(target / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
-            if profile is None:
-                (runs.REFERENCE / "figures").mkdir(parents=True, exist_ok=True)
-                for name in README_FIGURES:
-                    figure = Path(folder) / "mnist" / "figures" / f"{name}.png"
-                    shutil.copy(figure, runs.REFERENCE / "figures" / figure.name)
+def write_golden():
+    """Execute the notebooks with the digits' parameters and store them, without pictures, in ``tests/golden/``."""
+    with _executed(load_profile("digits")) as folder:
+        _store(folder, GOLDEN, with_images=False)
+
+
+def write_pairs():
+    """Execute the notebooks as they are, on MNIST, and store them beside their scripts, and the README's figures."""
+    with _executed({name: {} for name in notebooks()}) as folder:
+        _store(folder, FOLDER, with_images=True)
+        (runs.REFERENCE / "figures").mkdir(parents=True, exist_ok=True)
+        for name in README_FIGURES:
+            shutil.copy(folder / "mnist" / "figures" / f"{name}.png", runs.REFERENCE / "figures")
+
+
+@contextlib.contextmanager
+def _executed(parameters):
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["AE_REPORTS_DIR"] = folder
+        report.execute_all(notebooks(), parameters, Path(folder), jobs=1)
+        yield Path(folder)
+
+
+def _store(folder, target, with_images):
+    for name in notebooks():
+        notebook = storable(nbformat.read(folder / f"{name}.ipynb", 4), with_images)
+        runs.write_text(target / f"{name}.ipynb", nbformat.writes(notebook) + "\n")
 
 
 def storable(notebook, with_images):
@@ -137,7 +150,8 @@ def main(arguments=None):
         if options.command == "measure":
             report.say(f"wrote {measure(options.profile)}")
         else:
-            write_baselines()
+            write_golden()
+            write_pairs()
     except StudyError as error:
         report.say(f"error: {error}")
         return 1

@@ -11,7 +11,7 @@ import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from threading import Thread
 
@@ -169,22 +169,30 @@ def execute_all(names, parameters, folder, jobs):
     context = get_context("forkserver")
     context.set_forkserver_preload(["papermill", "jupytext"])
     pool = ProcessPoolExecutor(jobs, context, initializer=_die_with_parent, max_tasks_per_child=1)
-    while running or (waiting and not failures):
-        busy = [*waiting, *running.values()]
-        ready = [name for name in waiting if not failures and not needs[name] & set(busy)]
-        for name in ready[: jobs - len(running)]:
-            say(f"{name}  running")
-            waiting.remove(name)
-            running[pool.submit(_work, name, parameters[name], folder / f"{name}.ipynb", watched)] = name
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            name = running.pop(future)
-            try:
-                say(f"{name}  done in {future.result():.0f} s")
-            except StudyError as error:
-                failures.append(str(error))
-            except BrokenProcessPool:
-                failures.append(f"{name} failed. Its process was killed; expected it to end by itself: run it again.")
-    pool.shutdown()
+    try:
+        while running or (waiting and not failures):
+            busy = [*waiting, *running.values()]
+            ready = [name for name in waiting if not failures and not needs[name] & set(busy)]
+            for name in ready[: jobs - len(running)]:
+                say(f"{name}  running")
+                waiting.remove(name)
+                running[pool.submit(_work, name, parameters[name], folder / f"{name}.ipynb", watched)] = name
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                name = running.pop(future)
+                try:
+                    say(f"{name}  done in {future.result():.0f} s")
+                except StudyError as error:
+                    failures.append(str(error))
+                except BrokenProcessPool:
+                    failures.append(
+                        f"{name} failed. Its process was killed; expected it to end by itself: run it again."
+                    )
+    except KeyboardInterrupt:
+        for process in active_children():
+            process.terminate()  # and with it its kernel, which watches it
+        raise
+    finally:
+        pool.shutdown()
     if failures:
         raise StudyError("\n".join(failures))
 
@@ -303,8 +311,7 @@ def main(arguments=None):
         return 1
     except KeyboardInterrupt:
         say("interrupted: finished notebooks are kept, and the next run goes on from there")
-        # Not sys.exit, which would wait for the notebooks that are running; these end with this process.
-        os._exit(130)
+        return 130
     with contextlib.suppress(ValueError):
         front = front.relative_to(Path.cwd())
     say(f"open {front}")
