@@ -19,7 +19,7 @@ ABSOLUTE = $${AE_DATA_DIR:+AE_DATA_DIR="$$(cd "$$AE_DATA_DIR" && pwd)"}
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@env $(ABSOLUTE) $(BIN)/jupyter lab notebooks
@@ -30,10 +30,10 @@ report: $(READY) ## execute what is out of date and write reports/<profile>/ (PR
 test: $(READY) ## test the library, replay the golden notebooks, check the guards: no network, no MNIST
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest tests --cov --cov-report=term
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=600 tests/golden
+	$(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env --nbval-cell-timeout=600 tests/golden
 
 validate: $(READY) ## replay the MNIST notebooks and compare their outputs: needs MNIST
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks
+	$(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env --nbval-cell-timeout=1800 notebooks
 
 baselines: $(READY) ## execute the paired notebooks and the golden ones again (needs MNIST)
 	@$(BIN)/python -m ae_lib.reference baselines
@@ -47,7 +47,7 @@ lock: $(READY) ## resolve requirements.lock again from pyproject.toml
 		--generate-hashes --upgrade --quiet --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove .venv and the results of runs; reference results stay
-	rm -rf $(VENV) .pytest_cache .ruff_cache .coverage *.egg-info
+	rm -rf .venv .pytest_cache .ruff_cache .coverage *.egg-info
 	find reports -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
 
 $(READY): requirements.lock pyproject.toml

@@ -63,7 +63,7 @@ class Dataset:
 
     def __repr__(self):
         sizes = " + ".join(f"{len(x):,}" for x in (self.x_train, self.x_val, self.x_test))
-        return f"{self.title}: {sizes} images (training + validation + test) from {self.source}"
+        return f"{self.title}: {sizes} images (training + validation + test)"
 
 
 def load(name="mnist", validation_size=None):
@@ -204,6 +204,8 @@ def _own_file(name):
 
 def _read(path):
     where = f"$AE_DATA_DIR/{path.name}"
+    if not zipfile.is_zipfile(path):
+        raise StudyError(_damaged(where, "it is not a zip archive, or its end is missing"))
     try:
         # Unpickling can run any code, so a file with pickled objects is refused, never loaded.
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:

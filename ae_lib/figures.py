@@ -195,15 +195,15 @@ def architecture(table, input_dim, caption):
 
 
 @_styled
-def loss_curves(history, floor, caption):
-    """Training and validation loss by epoch, and their excess over the entropy floor on a logarithmic axis.
+def loss_curves(history, floors, caption):
+    """Training and validation loss by epoch, and the excess of each above its floor on a logarithmic axis.
 
     Parameters
     ----------
     history : pandas.DataFrame
         Columns loss and val_loss, in nats per pixel; index: epoch.
-    floor : float
-        Entropy of the validation images, in nats per pixel.
+    floors : pandas.Series
+        Entropy of the training images (loss) and of the validation images (val_loss), in nats per pixel.
     caption : str
     """
     figure = _figure(caption, height=3.0)
@@ -211,15 +211,10 @@ def loss_curves(history, floor, caption):
     for (column, label), style in zip({"loss": "training", "val_loss": "validation"}.items(), STYLES, strict=False):
         line = {"color": style["color"], "linestyle": style["linestyle"]}
         left.plot(history.index, history[column], label=label, **line)
-        right.plot(history.index, history[column] - floor, label=label, **line)
-    left.axhline(floor, color="#777777", linewidth=1, linestyle="-.", label="entropy floor")
+        right.plot(history.index, history[column] - floors[column], label=label, **line)
+    left.axhline(floors["val_loss"], color="#777777", linewidth=1, linestyle="-.", label="floor (validation)")
     left.set(xlabel="epoch", ylabel="BCE / nats per pixel")
-    right.set(
-        title="loss above the entropy floor",
-        xlabel="epoch",
-        ylabel="excess BCE / nats per pixel",
-        yscale="log",
-    )
+    right.set(xlabel="epoch", ylabel="excess BCE / nats per pixel", yscale="log")
     right.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
     right.yaxis.set_major_formatter("{x:g}")
     right.yaxis.set_minor_formatter("")

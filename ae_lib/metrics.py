@@ -123,12 +123,15 @@ def interval(values, seed=0, resamples=1000):
     Returns
     -------
     Interval
+        With fewer than two values its ends are NaN; with none, its mean too.
 
     References
     ----------
     Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     """
     values = np.asarray(values, "float64")
+    if len(values) < 2:
+        return Interval(float(values.sum()) if len(values) else np.nan, np.nan, np.nan)
     result = bootstrap(
         (values,),
         np.mean,

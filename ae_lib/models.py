@@ -27,9 +27,8 @@ class Autoencoder(NamedTuple):
 def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32):
     """Build the fully connected autoencoder; by default 784-256-128-32-128-256-784.
 
-    Hidden layers are ReLU. The bottleneck is linear, so that a code may use both signs, and so that PCA with
-    ``latent_dim`` components is the same network without its hidden layers. The output is a sigmoid, since pixels
-    lie in [0, 1].
+    Hidden layers are ReLU. The bottleneck is linear, so that a code may use both signs; without hidden layers, with a
+    linear output and squared error, the network would be PCA. The output is a sigmoid, since pixels lie in [0, 1].
 
     Parameters
     ----------
@@ -48,15 +47,17 @@ def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32):
     Raises
     ------
     StudyError
-        If a layer would have no units.
+        If the units of a layer are not a whole number of at least 1.
 
     References
     ----------
     Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006.
     """
     for units in (input_dim, *hidden, latent_dim):
-        if units < 1:
-            raise StudyError(f"A layer has {units} units; expected at least 1 in each: change hidden or latent_dim.")
+        if not isinstance(units, int) or units < 1:
+            raise StudyError(
+                f"A layer has {units!r} units; expected a whole number of at least 1: change hidden or latent_dim."
+            )
     encoder = _stack("encoder", input_dim, hidden, layers.Dense(latent_dim, name="code"))
     output = layers.Dense(input_dim, activation="sigmoid", name="reconstruction")
     decoder = _stack("decoder", latent_dim, tuple(reversed(hidden)), output)
@@ -67,8 +68,8 @@ def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32):
 
 def _stack(name, input_dim, hidden, last):
     inputs = x = keras.Input((input_dim,), name=f"{name}_input")
-    for units in hidden:
-        x = layers.Dense(units, activation="relu", name=f"{name}_{units}")(x)
+    for number, units in enumerate(hidden, 1):
+        x = layers.Dense(units, activation="relu", name=f"{name}_{number}")(x)
     return keras.Model(inputs, last(x), name=name)
 
 

@@ -1,7 +1,7 @@
 """The report's pages, which open without network: one for each executed notebook, and a front page."""
 
 from ae_lib import runs
-from ae_lib.metrics import HIGHER_IS_BETTER, Interval
+from ae_lib.metrics import Interval
 from ae_lib.profiles import notebooks
 
 import jinja2
@@ -49,39 +49,29 @@ def results_table(metrics):
     -------
     models : list of str
         Those that have a test MSE: the autoencoders, then the baselines.
-    rows : list of (str, list of Interval or None, str)
-        A score's name and unit, its value for each model, and whether the first model beats the fairer PCA.
+    rows : list of (str, str, list of Interval or None)
+        A score, its name with its unit, and its value for each model.
     """
     models = [name.split(".")[0] for name in metrics if name.endswith(".test.mse")]
     models.sort(key=lambda model: (BASELINES.index(model) if model in BASELINES else -1, model))
 
     def value(model, score):
         key = f"{model}.test.{score}"
-        return Interval(*(metrics[f"{key}{end}"] for end in ("", ".low", ".high"))) if key in metrics else None
+        return Interval(*(metrics[f"{key}{end}"] for end in ("", ".low", ".high"))) if f"{key}.low" in metrics else None
 
-    rows = []
-    for score, label in SCORES.items():
-        values = [value(model, score) for model in models]
-        rows.append((label, values, _verdict(score, values[0], value("pca_cut", score))))
-    return models, rows
-
-
-def _verdict(score, ours, pca):
-    if ours is None or pca is None:
-        return "–"
-    if ours.low <= pca.high and pca.low <= ours.high:
-        return "undecided"
-    return "better" if (ours.mean > pca.mean) == (score in HIGHER_IS_BETTER) else "worse"
+    return models, [(score, label, [value(model, score) for model in models]) for score, label in SCORES.items()]
 
 
 def write_front_page(folder, profile, fallback):
     """Write ``index.html`` from run.json and metrics.json."""
     metrics, run = runs.read_json(folder / "metrics.json"), runs.read_json(folder / "run.json")
-    comparison = runs.Comparison(metrics, runs.reference(profile))
+    reference, verdicts = runs.reference(profile), runs.read_json(folder / "artifacts" / "verdicts.json")
+    # A published metric that the run did not give is not reproduced.
+    comparison = runs.Comparison(dict.fromkeys(reference, float("nan")) | metrics, reference)
     titles = {name: heading(nbformat.read(folder / f"{name}.ipynb", 4)) for name in notebooks()}
     models, rows = results_table(metrics)
     body = TEMPLATES.get_template("front.html.j2").render(
-        profile=profile, run=run, titles=titles, models=models, rows=rows, fallback=fallback,
+        profile=profile, run=run, titles=titles, models=models, rows=rows, fallback=fallback, verdicts=verdicts,
         comparison=comparison, floor=metrics["data.test.entropy_floor"], total=sum(run["seconds"].values()),
     )  # fmt: skip
     page = TEMPLATES.get_template("page.html.j2").render(

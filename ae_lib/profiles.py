@@ -123,3 +123,5 @@ def _check_parameter(file, section, name, value, known):
             f"{file} sets {name} in section {section} to {value!r}, which is {type(value).__name__}; "
             f"expected {kind}{hint}."
         )
+    if name == "seed" and value < 0:
+        raise StudyError(f"{file} sets seed in section {section} to {value}; expected a whole number of at least 0.")

@@ -77,7 +77,7 @@ def summarise(by_seed, elsewhere):
 
 def tolerance(value, others):
     """`SAFETY` times the largest relative deviation of ``others`` from ``value``, rounded up to one digit."""
-    deviation = SAFETY * max(abs(other - value) for other in others) / abs(value)
+    deviation = SAFETY * max(abs(other - value) for other in others) / (abs(value) or 1)
     if deviation <= LEAST_TOLERANCE:
         return LEAST_TOLERANCE
     digit = 10.0 ** math.floor(math.log10(deviation))

@@ -28,7 +28,8 @@ def choose_profile():
     if data.local_file("mnist"):
         return "mnist", None
     if noted.is_file():
-        return "digits", noted.read_text(encoding="utf-8")
+        looked = f" It is not in AE_DATA_DIR ({os.environ['AE_DATA_DIR']})." if os.environ.get("AE_DATA_DIR") else ""
+        return "digits", noted.read_text(encoding="utf-8") + looked
     try:
         data.download("mnist")
     except StudyError as error:
@@ -44,16 +45,32 @@ def is_newer(target, sources):
     return target.is_file() and target.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
 
 
-def out_of_date(profile, folder):
-    """The notebooks to be executed, in order: those older than what they are made from, and those that follow them."""
+def out_of_date(profile, parameters, folder):
+    """The notebooks to be executed, in order.
+
+    Those that are older than what they are made from, were executed with other parameters, or whose results are not
+    the ones that the executed copy shows (someone ran the notebook in JupyterLab since); and those that read from them.
+    """
     library = [p for p in Path(__file__).parent.glob("*.py") if p.name not in NOT_FOR_NOTEBOOKS]
     stale = []
     for name, needs in notebooks().items():
-        sources = [FOLDER / f"{name}.py", profile_file(profile), *library]
+        executed, own = folder / f"{name}.ipynb", folder / "artifacts" / f"{name}.metrics.json"
+        optional = [runs.PROJECT / "requirements.lock", data.local_file(parameters[name].get("dataset", ""))]
+        sources = [FOLDER / f"{name}.py", profile_file(profile), *library, *(p for p in optional if p and p.is_file())]
         earlier = [folder / f"{need}.ipynb" for need in needs]
-        if any(need in stale for need in needs) or not is_newer(folder / f"{name}.ipynb", [*sources, *earlier]):
+        fresh = (
+            not any(need in stale for need in needs)
+            and own.is_file()
+            and is_newer(executed, [*sources, *earlier, own])
+            and _study(executed)["parameters"] == parameters[name]
+        )
+        if not fresh:
             stale.append(name)
     return stale
+
+
+def _study(executed):
+    return runs.read_json(executed)["metadata"]["study"]
 
 
 def execute(name, parameters, target, progress=None):
@@ -115,8 +132,12 @@ def execute(name, parameters, target, progress=None):
 
 
 def without_traces(notebook, parameters, seconds):
-    """An executed notebook less papermill's paths and times; parameters and seconds are kept for run.json."""
-    notebook.metadata["study"] = {"parameters": parameters, "seconds": round(seconds, 1)}
+    """An executed notebook less papermill's paths and times, plus what run.json needs to know about it."""
+    notebook.metadata["study"] = {
+        "parameters": parameters,
+        "seconds": round(seconds, 1),
+        "git_commit": runs.git_commit(),
+    }
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
@@ -145,19 +166,22 @@ class _ProgressLines:
         pass
 
 
-def _die_with_parent():
-    """Worker processes end when the run is killed, and their kernels, which watch them, do too."""
+def _start_worker(environment):
+    """Workers end when the run is killed, and their kernels, which watch them, do too.
+
+    They are forked from a server that keeps the environment of its own start, so the current one is handed over.
+    """
+    os.environ.update(environment)
     Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def _work(name, parameters, target, watched):
     """`execute` in a worker; the kernel's own messages go to a log that is kept if it fails."""
     terminal, log = os.fdopen(os.dup(2), "w"), target.with_name(f"{name}.failed.log")
-    with runs.explained_write_errors(target.parent):
-        with open(log, "wb") as file:
-            os.dup2(file.fileno(), 2)
-        seconds = execute(name, parameters, target, _ProgressLines(name, watched, terminal))
-        log.unlink()
+    with runs.explained_write_errors(target.parent), open(log, "wb") as file:
+        os.dup2(file.fileno(), 2)
+    seconds = execute(name, parameters, target, _ProgressLines(name, watched, terminal))
+    log.unlink()
     return seconds
 
 
@@ -168,7 +192,8 @@ def execute_all(names, parameters, folder, jobs):
     # A fresh process for each notebook, forked from one that has imported what they all need.
     context = get_context("forkserver")
     context.set_forkserver_preload(["papermill", "jupytext"])
-    pool = ProcessPoolExecutor(jobs, context, initializer=_die_with_parent, max_tasks_per_child=1)
+    start = {"initializer": _start_worker, "initargs": (dict(os.environ),)}
+    pool = ProcessPoolExecutor(jobs, context, **start, max_tasks_per_child=1)
     try:
         while running or (waiting and not failures):
             busy = [*waiting, *running.values()]
@@ -204,15 +229,14 @@ def say(text):
 
 def write_run_json(folder, profile):
     """Write what the run's results depend on: parameters, seeds, data, commit, versions, machine, time per notebook."""
-    import nbformat
-
-    studies = {name: nbformat.read(folder / f"{name}.ipynb", 4).metadata["study"] for name in notebooks()}
+    studies = {name: _study(folder / f"{name}.ipynb") for name in notebooks()}
     parameters = {name: study["parameters"] for name, study in studies.items()}
     content = {
         "profile": profile,
         "parameters": parameters,
         "seeds": {name: p["seed"] for name, p in parameters.items() if "seed" in p},
         "data": runs.read_json(folder / "artifacts" / "data.json"),
+        "git_commit": {name: study["git_commit"] for name, study in studies.items()},
         "seconds": {name: study["seconds"] for name, study in studies.items()},
         **runs.provenance(),
     }
@@ -244,7 +268,7 @@ def run(profile, jobs=1, fallback=None):
     parameters, name = load_profile(profile), profile_file(profile).stem
     with runs.only_run(name) as folder:
         _remove_leftovers(folder)
-        stale = out_of_date(profile, folder)
+        stale = out_of_date(profile, parameters, folder)
         if stale:
             execute_all(stale, parameters, folder, jobs)
         executed = [folder / f"{notebook}.ipynb" for notebook in parameters]
@@ -276,7 +300,7 @@ def _remove_leftovers(folder):
     """Remove what killed processes left; a stage whose process lives belongs to an open notebook."""
     for path in [*folder.glob(".*.stage"), *folder.glob(".*.tmp"), *folder.glob(".*.ipynb")]:
         process = path.name.split(".")[-2]
-        if not _is_alive(int(process)):
+        if process.isdigit() and not _is_alive(int(process)):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 

@@ -169,9 +169,8 @@ def reference(profile):
 
 
 def provenance():
-    """What a result depends on beside its parameters: commit, versions, machine."""
+    """What a result depends on beside its parameters and the commit: versions and machine."""
     return {
-        "git_commit": _git_commit(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in PACKAGES},
         "platform": platform.platform(),
@@ -180,7 +179,8 @@ def provenance():
     }
 
 
-def _git_commit():
+def git_commit():
+    """The commit of the checkout, with ``-dirty`` if it was changed since; None outside one."""
     if not shutil.which("git"):
         return None
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
@@ -236,7 +236,9 @@ def only_run(profile):
 
 @contextlib.contextmanager
 def _locked(path, wait):
-    with explained_write_errors(path.parent), open(path, "a+") as file:
+    with explained_write_errors(path.parent):
+        file = open(path, "a+")  # noqa: SIM115  # closed below; what happens in between is not an error of writing
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
@@ -245,7 +247,8 @@ def _locked(path, wait):
                 f"{path.parent} is in use by another run (process {file.read().strip() or 'unknown'}); expected one run "
                 "of a profile at a time: wait until it has ended, or end it."
             ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with explained_write_errors(path.parent):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield

@@ -44,6 +44,7 @@ def thickness(images):
     Twice the distance to the background, averaged over the middle of the strokes, as in Castro, Tan, Kainz,
     Konukoglu and Glocker, "Morpho-MNIST", JMLR 20(178), 2019; but the middle is where that distance is the largest of
     its 3 × 3 neighbours instead of a skeleton, and one pixel is taken off, so that a line one pixel wide has thickness 1.
+    Distances are whole pixels, so that a straight stroke of even width counts as one pixel thinner.
 
     Parameters
     ----------

@@ -169,12 +169,12 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
         done, total = epoch + 1, self.params["epochs"]
         seconds = (time.monotonic() - self.begun) / done
-        left = time.strftime("%M:%S", time.gmtime(seconds * (total - done)))
+        minutes, rest = divmod(round(seconds * (total - done)), 60)
         if get_ipython():
             clear_output(wait=True)
         print(
             f"epoch {done}/{total}  loss {logs['loss']:.4f}  val_loss {logs['val_loss']:.4f}  "
-            f"{self.images / seconds:,.0f} images/s  {left} left",
+            f"{self.images / seconds:,.0f} images/s  {minutes:02}:{rest:02} left",
             flush=True,
         )
 

@@ -41,9 +41,12 @@ import pandas as pd
 run = runs.Run(profile, "01_preprocess")
 run
 
-# %% tags=["nbval-ignore-output"]
+# %%
 images = data.load(dataset)
 images
+
+# %% tags=["nbval-ignore-output"]
+images.source
 
 # %%
 pd.Series(images.md5, name="MD5 as IDX").to_frame()
@@ -75,13 +78,12 @@ for first, second in [("training", "test"), ("training", "validation"), ("valida
 # %% [markdown]
 # ## Look at the images
 #
-# Ten at random from the training images of each class, in the order of the classes. The sample is drawn by the seed,
-# not by hand.
+# Ten of the training images of each class, in the order of the classes. The seed draws the sample, not a hand.
 
 # %%
 classes = np.unique(images.y_train)
 rng = np.random.default_rng(seed)
-sample = {label: rng.choice(np.flatnonzero(images.y_train == label), 10) for label in classes}
+sample = {label: rng.choice(np.flatnonzero(images.y_train == label), 10, replace=False) for label in classes}
 caption = f"Figure 1.1. {images.title}: ten training images of each class, drawn at random (seed {seed})."
 run.show("01_samples", figures.image_rows({str(label): images.x_train[i] for label, i in sample.items()}, caption))
 
@@ -97,7 +99,7 @@ shares.rename_axis(index="class", columns=images.title).round(4)
 # %%
 low, high = 100 * shares.min().min(), 100 * shares.max().max()
 caption = (
-    f"Figure 1.2. {images.title}: the classes are nearly balanced in every split; shares lie between {low:.1f} % and "
+    f"Figure 1.2. {images.title}: shares of the classes. They lie between {low:.1f} % and "
     f"{high:.1f} %, and the dashed line is the even share."
 )
 run.show("01_class_balance", figures.class_balance(shares, caption))
@@ -105,8 +107,8 @@ run.show("01_class_balance", figures.class_balance(shares, caption))
 # %% [markdown]
 # ## Describe the pixels
 #
-# Most of an image is empty, and most of what is not empty is full. The grey in between, on the edges of the strokes,
-# is small in number and, as the error maps will show, large in error.
+# How much of an image is empty, how much is full, and how much is grey? Ink is hardly ever exactly full: nearly all of
+# it is grey, which is why the loss, as will be seen, cannot reach 0.
 
 # %%
 x = images.x_train
@@ -121,8 +123,8 @@ print(f"pixels that are empty in every training and validation image: {(everythi
 
 # %%
 caption = (
-    f"Figure 1.3. {images.title}: the mean training image is a centred blur; pixels vary all over the area that strokes "
-    "reach, and hardly outside it."
+    f"Figure 1.3. {images.title}: the mean training image and the standard deviation of each pixel. "
+    f"{(x.max(axis=0) == 0).sum()} pixels are never inked, and {(x.std(axis=0) > 0.3).sum()} deviate by more than 0.3."
 )
 maps = {"mean": x.mean(axis=0), "standard deviation": x.std(axis=0)}
 run.show("01_pixel_statistics", figures.pixel_maps(maps, caption, "intensity"))
@@ -130,7 +132,7 @@ run.show("01_pixel_statistics", figures.pixel_maps(maps, caption, "intensity"))
 # %%
 ink = {split: values.sum(axis=1) for split, values in splits.items()}
 medians = ", ".join(f"{split} {np.median(values):.0f}" for split, values in ink.items())
-caption = f"Figure 1.4. {images.title}: the amount of ink per image spreads widely and alike in all splits (median: {medians})."
+caption = f"Figure 1.4. {images.title}: the amount of ink per image in the three splits (median: {medians})."
 run.show("01_ink", figures.histogram(ink, caption, "ink per image / sum of the 784 intensities"))
 
 # %% [markdown]

@@ -97,6 +97,13 @@ def test_truncated_file_is_refused(data_dir, arrays):
         data.load("mnist")
 
 
+@pytest.mark.parametrize("content", [b"<html>Not found</html>", b"\x93NUMPY\x01\x00", b""])
+def test_other_files_are_refused(data_dir, content):
+    (data_dir / "mine.npz").write_bytes(content)
+    with pytest.raises(StudyError, match="mine.npz cannot be read .it is not a zip archive.*fetch it again"):
+        data.load("mine")
+
+
 def test_damaged_bytes_are_refused(data_dir, arrays):
     path = data_dir / "mnist.npz"
     np.savez_compressed(path, **arrays)

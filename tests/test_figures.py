@@ -67,7 +67,7 @@ def test_architecture_names_every_layer():
 
 def test_loss_curves():
     history = pd.DataFrame({"loss": [0.2, 0.1], "val_loss": [0.21, 0.11]}, index=[1, 2])
-    left, right = drawn(figures.loss_curves(history, 0.05, CAPTION)).axes
+    left, right = drawn(figures.loss_curves(history, pd.Series({"loss": 0.04, "val_loss": 0.05}), CAPTION)).axes
     np.testing.assert_allclose(right.lines[1].get_ydata(), [0.16, 0.06])
     assert left.get_legend()
 

@@ -72,6 +72,12 @@ def test_interval_covers_the_truth_as_often_as_it_says():
     assert 0.90 <= np.mean([i.low <= 1 <= i.high for i in found]) <= 0.98
 
 
+def test_interval_of_too_few_values_has_no_ends():
+    assert metrics.interval([2.0]).mean == 2
+    assert np.isnan(metrics.interval([2.0]).low)
+    assert np.isnan(metrics.interval([]).mean)
+
+
 def test_interval_reads_well():
     assert repr(metrics.Interval(0.123456, 0.1, 0.2)) == "0.1235 [0.1000, 0.2000]"
 
@@ -87,12 +93,11 @@ def test_better_knows_which_way_is_up():
 
 
 def test_thickness_of_bars_is_their_width():
-    images = np.zeros((4, 28, 28))
-    for i, width in enumerate((1, 3, 5)):
-        images[i, 4:24, 10 : 10 + width] = 1
-    found = strokes.thickness(images.reshape(4, 784))
-    np.testing.assert_allclose(found[:3], [1, 3, 5], atol=0.5)
-    assert found[3] == 0
+    images = np.zeros((7, 28, 28))
+    for width in range(1, 7):
+        images[width, :, 10 : 10 + width] = 1
+    # The bars run from border to border; beyond the border there is background.
+    np.testing.assert_allclose(strokes.thickness(images.reshape(7, 784)), [0, 1, 1, 3, 3, 5, 5], atol=0.5)
 
 
 def test_thickness_of_one_image_ignores_the_others():

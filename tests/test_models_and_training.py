@@ -42,9 +42,13 @@ def test_saved_model_needs_only_keras(model, digits, tmp_path):
     np.testing.assert_array_equal(again.encoder.predict(x, verbose=0), model.encoder.predict(x, verbose=0))
 
 
-@pytest.mark.parametrize("sizes", [{"latent_dim": 0}, {"hidden": (256, -1)}])
+def test_equal_layers_are_allowed():
+    assert models.dense_autoencoder(hidden=[64, 64]).encoder.count_params() == 785 * 64 + 65 * 64 + 65 * 32
+
+
+@pytest.mark.parametrize("sizes", [{"latent_dim": 0}, {"hidden": (256, -1)}, {"hidden": (25.5,)}, {"hidden": ("a",)}])
 def test_empty_layers_are_refused(sizes):
-    with pytest.raises(StudyError, match="units; expected at least 1"):
+    with pytest.raises(StudyError, match="units; expected a whole number of at least 1"):
         models.dense_autoencoder(**sizes)
 
 

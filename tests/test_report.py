@@ -39,6 +39,7 @@ run.finish({"dense.val.bce": 0.1})
 """,
     "03_evaluate": """
 run.artifact("model.txt", made_by="02_train")
+runs.write_json(run.new_artifact("verdicts.json"), {"mse": "yes"})
 run.finish({"dense.test.mse": 0.5, "dense.test.mse.low": 0.4, "dense.test.mse.high": 0.6})
 """,
 }
@@ -152,6 +153,20 @@ def test_notebooks_side_by_side_wait_for_what_they_need(project, make):
     assert events.index(("03_evaluate", "running")) > events.index(("02_train", "done"))
 
 
+def test_results_changed_in_jupyterlab_or_lost_are_made_again(project, good, monkeypatch):
+    monkeypatch.setattr(profiles, "FOLDER", project / "notebooks")
+    monkeypatch.setattr(report, "FOLDER", project / "notebooks")
+    monkeypatch.setattr(profiles, "PARAMS", project / "notebooks" / "params")
+    folder, parameters = project / "reports" / "small", profiles.load_profile("small")
+    assert report.out_of_date("small", parameters, folder) == []
+    other = {**parameters, "03_evaluate": {**parameters["03_evaluate"], "seed": 1}}
+    assert report.out_of_date("small", other, folder) == ["03_evaluate"]
+    os.utime(folder / "artifacts" / "03_evaluate.metrics.json")
+    assert report.out_of_date("small", parameters, folder) == ["03_evaluate"]
+    (folder / "artifacts" / "02_train.metrics.json").unlink()
+    assert report.out_of_date("small", parameters, folder) == ["02_train", "03_evaluate"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -163,6 +178,7 @@ def test_notebooks_side_by_side_wait_for_what_they_need(project, make):
         ("02_train:\n  epochs: four\n", "sets epochs in section 02_train to 'four', which is str; expected int"),
         ("02_train:\n  epochs: true\n", "to True, which is bool; expected int"),
         ("02_train:\n  rate: 1e-3\n", "which is str; expected float (YAML reads 1e-3 as text: write 1.0e-3)"),
+        ("all:\n  seed: -1\n", "sets seed in section all to -1; expected a whole number of at least 0"),
         ("02_train:\n  profile: other\n", "sets 'profile' in section 02_train"),
         ("2_train:\n  epochs: 4\n", "has a section '2_train'; expected all or one of 01_preprocess"),
         ("02_train: 4\n", "must map notebook names to parameters"),
@@ -245,7 +261,8 @@ def test_interrupted_run_keeps_results_and_the_next_goes_on(project, start, make
     script.write_text(script.read_text().replace('f"epochs {epochs}"', '"again"'))
     process = start("small", SMALL_SLEEPS=noted)
     wait_for(lambda: noted.exists() and noted.read_text())
-    os.kill(process.pid, kind)
+    # Ctrl-C reaches every process of the terminal's group, kill -9 one.
+    os.killpg(process.pid, kind) if kind == signal.SIGINT else os.kill(process.pid, kind)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == (130 if kind == signal.SIGINT else -9)
     assert "Traceback" not in errors

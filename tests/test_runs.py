@@ -138,4 +138,5 @@ def test_provenance_names_versions_and_machine():
     found = runs.provenance()
     assert found["packages"]["tensorflow"].startswith("2.")
     assert found["cores"] >= 1
+    assert runs.git_commit() is None or len(runs.git_commit()) >= 40
     assert found["cpu"]
