@@ -118,6 +118,11 @@ def execute(name, parameters, target, progress=None):
         temporary.replace(failed)
         message = error.evalue if error.ename == "StudyError" else f"{error.ename}: {error.evalue}"
         raise StudyError(f"{name} failed. {message} (Its executed copy: {failed.name})") from None
+    except OSError as error:  # of the notebook's copy or of the kernel's files; the sentence names which
+        raise StudyError(
+            f"{name} failed. The operating system refused it: {error}; expected some 50 MB free and permission to write: "
+            "make room, change permissions, or set AE_REPORTS_DIR to another folder."
+        ) from error
     except DeadKernelError as error:
         raise StudyError(
             f"{name} failed. Its kernel died, most likely for want of memory; expected 2 GB free: make room, or lower -j."
