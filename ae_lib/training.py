@@ -29,7 +29,7 @@ class Settings:
     seed : int, at least 0
         Of the order of the minibatches.
     jit_compile : bool
-        Whether XLA compiles the epoch: a third faster for dense networks on a CPU. It rounds differently.
+        Whether XLA compiles the epoch. Faster for dense networks on a CPU; it rounds differently.
     """
 
     epochs: int = 50

@@ -15,8 +15,8 @@
 # **What you will learn.** How an encoder and a decoder share the autoencoder's weights; how to read a loss whose floor
 # is not 0.
 #
-# **What you need.** Nothing but the images; `01_preprocess` shows them. **Time.** 2 to 3 minutes on two cores for MNIST, 20 seconds for the
-# embedded digits.
+# **What you need.** Nothing but the images; `01_preprocess` shows them. **Time.** Under 2 minutes on two cores
+# for MNIST, 20 seconds for the embedded digits.
 
 # %% [markdown]
 # ## Parameters
@@ -26,9 +26,9 @@ profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # or fashion_mnist, digits, or your own file's name
 hidden: list = [256, 128]  # units of the encoder's hidden layers; the decoder mirrors them
 latent_dim: int = 32  # numbers in the code; try 2 for a map, 64 for sharper images
-epochs: int = 50  # passes over the training images; 10 already give recognisable digits
+epochs: int = 50  # passes over the training images; 2 for a quick look
 batch_size: int = 256  # images per step; smaller is slower, and better when there are few images
-learning_rate: float = 0.001  # of Adam; above 0.01 it becomes unstable
+learning_rate: float = 0.001  # the step size of Adam; this is Keras's default
 seed: int = 0  # of the initial weights and of the order of the images
 jit_compile: bool = True  # let XLA compile the epoch; False where XLA fails, with results that round differently
 
