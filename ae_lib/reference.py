@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 from ae_lib import StudyError, report, runs
@@ -130,6 +131,9 @@ def _store(folder, target, with_images):
 def storable(notebook, with_images):
     """An executed notebook as it is kept in git; nbval does not compare PNGs, so the golden ones do without."""
     notebook.metadata.pop("study", None)
+    # What JupyterLab writes there when it saves the pair, so that a save changes nothing but outputs.
+    pairing = tomllib.loads((FOLDER / "jupytext.toml").read_text(encoding="utf-8"))
+    notebook.metadata["jupytext"] = {key: pairing[key] for key in pairing if key.endswith("_filter")}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if not with_images and "data" in output:
