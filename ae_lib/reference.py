@@ -24,9 +24,9 @@ import yaml
 GOLDEN = runs.PROJECT / "tests" / "golden"
 README_FIGURES = ("03_reconstructions",)
 SEEDS = range(5)
-# Other machines, as far as this one can play them: whether XLA compiles the training, and environment variables. What
-# XLA compiles rounds alike under all of these here, so most stand-ins do without it; then TensorFlow's matrix products
-# go through kernels that differ between processors.
+# Other machines, as far as this one can play them: whether XLA compiles the training, and environment variables. XLA
+# takes no notice of most of these, so that most stand-ins do without it; then TensorFlow's matrix products go through
+# kernels that differ between processors.
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"}
 MACHINES = [
