@@ -1,6 +1,6 @@
 """Images and labels: where they come from, whether they are the right ones, how they are split.
 
-Every image set ends as float32 in [0, 1] with shape (n, 784), in its original order.
+Images stay as they came, uint8, flattened and in their original order; they are scaled to float32 in [0, 1] when read.
 """
 
 import hashlib
@@ -44,7 +44,10 @@ class Dataset:
     ----------
     name, title, source : str
         What it is called in code, what it is called in figures, and where it was found.
+    pixels_train, pixels_val, pixels_test : uint8 arrays, shape (n, 784)
+        What `ae_lib.training.fit` takes: it scales batch by batch.
     x_train, x_val, x_test : float32 arrays, shape (n, 784), in [0, 1]
+        The same, scaled; a new copy, four times as large, at each access.
     y_train, y_val, y_test : int64 arrays, shape (n,)
     md5 : dict
         MD5 of the four arrays as IDX byte streams, before splitting and scaling.
@@ -53,21 +56,25 @@ class Dataset:
     name: str
     title: str
     source: str
-    x_train: np.ndarray
+    pixels_train: np.ndarray
     y_train: np.ndarray
-    x_val: np.ndarray
+    pixels_val: np.ndarray
     y_val: np.ndarray
-    x_test: np.ndarray
+    pixels_test: np.ndarray
     y_test: np.ndarray
     md5: dict
 
+    x_train = property(lambda self: as_flat_images(self.pixels_train))
+    x_val = property(lambda self: as_flat_images(self.pixels_val))
+    x_test = property(lambda self: as_flat_images(self.pixels_test))
+
     def __repr__(self):
-        sizes = " + ".join(f"{len(x):,}" for x in (self.x_train, self.x_val, self.x_test))
+        sizes = " + ".join(f"{len(y):,}" for y in (self.y_train, self.y_val, self.y_test))
         return f"{self.title}: {sizes} images (training + validation + test)"
 
 
 def load(name="mnist", validation_size=None):
-    """Load a data set, check it, scale it to [0, 1], flatten it and split it.
+    """Load a data set, check it, flatten it and split it.
 
     Parameters
     ----------
@@ -94,23 +101,23 @@ def load(name="mnist", validation_size=None):
     if name == "mnist":
         _check_is_mnist(md5, source)
     size = _validation_size(name, len(arrays["x_train"]), validation_size)
-    x, y = as_flat_images(arrays["x_train"]), arrays["y_train"].astype("int64")
+    x, y = arrays["x_train"].reshape(-1, PIXELS), arrays["y_train"].astype("int64")
     return Dataset(
         name=name,
         title=TITLES.get(name, f"{name} (not MNIST)"),
         source=source,
-        x_train=x[size:],
+        pixels_train=x[size:],
         y_train=y[size:],
-        x_val=x[:size],
+        pixels_val=x[:size],
         y_val=y[:size],
-        x_test=as_flat_images(arrays["x_test"]),
+        pixels_test=arrays["x_test"].reshape(-1, PIXELS),
         y_test=arrays["y_test"].astype("int64"),
         md5=md5,
     )
 
 
 def as_flat_images(images):
-    """Scale and flatten images, or refuse them: the one place where images enter the study.
+    """Scale and flatten images, or refuse them.
 
     Parameters
     ----------

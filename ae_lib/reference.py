@@ -24,17 +24,17 @@ import yaml
 GOLDEN = runs.PROJECT / "tests" / "golden"
 README_FIGURES = ("03_reconstructions",)
 SEEDS = range(5)
-# Other machines, as far as this one can play them: whether XLA compiles the training, and environment variables. XLA
+# Other machines, as far as this one can play them: which compiler the training uses, and environment variables. XLA
 # takes no notice of most of these, so that most stand-ins do without it; then TensorFlow's matrix products go through
 # kernels that differ between processors.
 ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "OPENBLAS_CORETYPE": "Haswell"}
 MACHINES = [
-    (True, {**AVX2, **ONE_THREAD}),
-    (False, {}),
-    (False, {**AVX2, **ONE_THREAD}),
-    (False, {"ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem"}),
-    (False, {"TF_ENABLE_ONEDNN_OPTS": "1"}),
+    ("xla", {**AVX2, **ONE_THREAD}),
+    ("none", {}),
+    ("none", {**AVX2, **ONE_THREAD}),
+    ("none", {"ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Nehalem"}),
+    ("none", {"TF_ENABLE_ONEDNN_OPTS": "1"}),
 ]
 SAFETY = 3  # the tolerance is this many times the largest deviation seen on five stand-ins for all other machines
 LEAST_TOLERANCE = 1e-5  # for what is arithmetic on the data alone; other libraries may sum in another order
@@ -55,7 +55,7 @@ def measure(profile):
         number of seeds, and the standard deviation over them (``spread``).
     """
     name = profile_file(profile).stem
-    by_seed = [_metrics(profile, seed, True, {}) for seed in SEEDS]
+    by_seed = [_metrics(profile, seed, "xla", {}) for seed in SEEDS]
     elsewhere = [_metrics(profile, SEEDS[0], *machine) for machine in MACHINES]
     target = runs.REFERENCE / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -86,14 +86,14 @@ def tolerance(value, others):
     return float(f"{math.ceil(deviation / digit - 1e-9) * digit:.0e}")
 
 
-def _metrics(profile, seed, jit_compile, settings):
+def _metrics(profile, seed, compiler, settings):
     sections = yaml.safe_load(profile_file(profile).read_text(encoding="utf-8")) or {}
     sections[SHARED] = {**(sections.get(SHARED) or {}), "seed": seed}
-    sections["02_train"] = {**(sections.get("02_train") or {}), "jit_compile": jit_compile}
+    sections["02_train"] = {**(sections.get("02_train") or {}), "compiler": compiler}
     with tempfile.TemporaryDirectory() as folder:
         variation = Path(folder) / profile_file(profile).name
         variation.write_text(yaml.safe_dump(sections), encoding="utf-8")
-        report.say(f"seed {seed}, XLA {'on' if jit_compile else 'off'}, {settings or 'this machine'}")
+        report.say(f"seed {seed}, compiler {compiler}, {settings or 'this machine'}")
         command = [sys.executable, "-m", "ae_lib.report", str(variation)]
         subprocess.run(command, env={**os.environ, **settings, "AE_REPORTS_DIR": folder}, check=True)
         return runs.read_json(Path(folder) / variation.stem / "metrics.json")

@@ -1,17 +1,19 @@
-"""Training: checked settings, seeded fitting, progress that a person sees and a stored notebook does not."""
+"""Training: a whole epoch, validation included, as one compiled step of Keras's own ``fit``; seeded and resumable."""
 
-import time
+import hashlib
+import json
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
-from ae_lib import StudyError
+from ae_lib import StudyError, callbacks
 
 import keras
 import numpy as np
-import pandas as pd
 import tensorflow as tf
-from IPython import get_ipython
-from IPython.display import clear_output
+
+# XLA's code for convolutions on a CPU takes some thirty times as long as TensorFlow's own kernels.
+SLOW_WITH_XLA = tuple(getattr(keras.layers, name) for name in dir(keras.layers) if "Conv" in name)
 
 
 @dataclass(frozen=True)
@@ -23,20 +25,20 @@ class Settings:
     epochs : int, at least 1
         Passes over the training images.
     batch_size : int, at least 1
-        Images per Adam step.
-    learning_rate : float, above 0
-        Adam's step size.
+        Images per Adam step; the last batch of an epoch may be smaller.
+    learning_rate : float, above 0, or keras.optimizers.schedules.LearningRateSchedule
+        Adam's step size. A schedule counts Adam steps, not epochs.
     seed : int, at least 0
         Of the order of the minibatches.
-    jit_compile : bool
-        Whether XLA compiles the epoch. Faster for dense networks on a CPU; it rounds differently.
+    compiler : str
+        ``"xla"`` or ``"none"``; ``"auto"`` leaves it to `compiler_for`. They round differently.
     """
 
     epochs: int = 50
     batch_size: int = 256
-    learning_rate: float = 1e-3
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3
     seed: int = 0
-    jit_compile: bool = True
+    compiler: str = "auto"
 
     def __post_init__(self):
         """Refuse values that cannot train."""
@@ -44,98 +46,158 @@ class Settings:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise StudyError(f"{name} is {value!r}; expected a whole number of at least {least}: change it.")
-        if not 0 < self.learning_rate < np.inf:
-            raise StudyError(f"learning_rate is {self.learning_rate!r}; expected a number above 0: change it.")
+        rate = self.learning_rate
+        if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) and not 0 < rate < np.inf:
+            raise StudyError(f"learning_rate is {rate!r}; expected a number above 0, or a Keras schedule: change it.")
+        if self.compiler not in ("auto", "xla", "none"):
+            raise StudyError(f"compiler is {self.compiler!r}; expected 'auto', 'xla' or 'none': change it.")
 
 
-def fit(model, x_train, x_val, settings, callbacks=()):
+def compiler_for(model):
+    """What ``"auto"`` means for a model: ``"none"`` if it has convolutions and there is no GPU, else ``"xla"``."""
+    convolutions = any(isinstance(layer, SLOW_WITH_XLA) for layer in _layers(model))
+    return "none" if convolutions and not tf.config.list_physical_devices("GPU") else "xla"
+
+
+def _layers(model):
+    for layer in getattr(model, "layers", []):
+        yield layer
+        yield from _layers(layer)
+
+
+def fit(model, x_train, x_val, settings, more_callbacks=(), state_folder=None):
     """Train an autoencoder to reproduce its input, with Adam and binary cross-entropy.
 
-    A whole epoch, validation included, is one compiled step of Keras's own ``fit``, which saves the time that Keras
-    otherwise spends between minibatches. The same initial weights, settings and machine give bit-identical weights.
+    A whole epoch (the order of the images, every minibatch, the last and smaller one included, the validation pass) is
+    one compiled step of Keras's own ``fit``, which saves the time that Keras otherwise spends between minibatches.
+    The same initial weights, settings and machine give bit-identical weights, whether a run was interrupted or not.
 
     Parameters
     ----------
-    model : keras.Model, (n, d) → (n, d)
-        Its weights change in place; it is not compiled.
-    x_train, x_val : float32 arrays, shape (n, d), in [0, 1]
-        Training and validation images.
+    model : keras.Model, (n, ...) → (n, ...)
+        Compiled and trained in place.
+    x_train, x_val : arrays, shape (n, ...)
+        Training and validation images: uint8, divided by 255 in the graph, or float32 in [0, 1].
     settings : Settings
-    callbacks : sequence of keras.callbacks.Callback
-        Further callbacks, beside the progress line; they see one batch per epoch.
+    more_callbacks : sequence of keras.callbacks.Callback
+        They see epochs, and one batch per epoch.
+    state_folder : path, optional
+        Where the state is kept after each epoch until training ends, so that the same call, made again after an
+        interruption, goes on from there. A call with another configuration (model, initial weights, images, settings
+        but for ``epochs``, callbacks, versions) does not see it.
 
     Returns
     -------
-    pandas.DataFrame
-        One row per epoch (index ``epoch``, from 1): ``loss``, the mean over the epoch's images while the weights moved;
-        ``val_loss``, after it. Both in nats per pixel.
+    keras.callbacks.History
+        ``loss``, the mean over the epoch's images while the weights moved; ``val_loss``, after it. In nats per pixel.
 
     Raises
     ------
     StudyError
-        If a batch is larger than the training set, or the loss stops being a number.
+        If a batch is larger than the training set, images are neither uint8 nor float32, or a loss is not finite any
+        more: then the model has the weights of the last epoch for which it was.
     """
     if settings.batch_size > len(x_train):
         raise StudyError(
             f"batch_size is {settings.batch_size} and there are {len(x_train)} training images; "
             "expected a batch no larger than the data: lower batch_size."
         )
+    for x in (x_train, x_val):
+        if x.dtype not in (np.uint8, np.float32):
+            raise StudyError(f"The images are {x.dtype}; expected uint8, or float32 in [0, 1]: convert them.")
     keras.utils.set_random_seed(settings.seed)
-    trainer = _EpochTrainer(model, x_train, x_val, settings.batch_size)
-    trainer.compile(
-        keras.optimizers.Adam(settings.learning_rate), "binary_crossentropy", jit_compile=settings.jit_compile
-    )
-    history = trainer.fit(
-        _permutations(len(x_train), settings),
-        epochs=settings.epochs,
-        steps_per_epoch=1,
-        shuffle=False,  # the permutations are the shuffling
-        callbacks=[StopOnNonFiniteLoss(), Progress(len(x_train)), *callbacks],
-        verbose=0,
-    )
-    table = pd.DataFrame(history.history)
-    return table.set_index(pd.RangeIndex(1, len(table) + 1, name="epoch"))
+    compiler = compiler_for(model) if settings.compiler == "auto" else settings.compiler
+    optimizer = keras.optimizers.Adam(settings.learning_rate)
+    model.compile(optimizer, "binary_crossentropy", jit_compile=compiler == "xla")
+    optimizer.build(model.trainable_variables)
+    kept = callbacks.KeptState(model, more_callbacks)
+    if state_folder is not None:
+        kept.find(state_folder, _configuration(model, x_train, x_val, settings, compiler, more_callbacks))
+    model.train_step = _Epoch(model, x_train, x_val, settings.batch_size)
+    try:
+        return model.fit(
+            _permutations(len(x_train), settings, first=kept.epoch),
+            initial_epoch=kept.epoch,
+            epochs=kept.epoch if kept.stopped else settings.epochs,
+            steps_per_epoch=1,
+            shuffle=False,  # the permutations are the shuffling
+            callbacks=[
+                callbacks.StopOnNonFiniteLoss(),
+                *more_callbacks,
+                keras.callbacks.History(),  # before what keeps it
+                kept,
+                callbacks.Progress(len(x_train)),
+            ],
+            verbose=0,
+        )
+    finally:  # an ordinary model again
+        del model.train_step
+        model.train_function = None
 
 
-def _permutations(n, settings):
+def _configuration(model, x_train, x_val, settings, compiler, more_callbacks):
+    """Everything that the weights depend on, but for the machine and the number of epochs."""
+    return {
+        "model": hashlib.sha256(json.dumps(model.get_config(), default=str).encode()).hexdigest(),
+        "initial weights": [_sha256(variable.numpy()) for variable in model.variables],
+        "training images": _sha256(x_train),
+        "validation images": _sha256(x_val),
+        "batch_size": settings.batch_size,
+        "learning_rate": str(keras.saving.serialize_keras_object(settings.learning_rate)),
+        "seed": settings.seed,
+        "compiler": compiler,
+        "callbacks": [[type(c).__name__, callbacks.plain_attributes(c)] for c in more_callbacks],
+        "versions": {name: version(name) for name in ("tensorflow", "keras")},
+    }
+
+
+def _sha256(x):
+    return f"{x.dtype} {x.shape} {hashlib.sha256(np.ascontiguousarray(x)).hexdigest()}"
+
+
+def _permutations(n, settings, first=0):
     """One order of the training images per epoch, which depends on nothing but the seed and the epoch."""
 
     def permutation(epoch):
         return tf.random.experimental.stateless_shuffle(tf.range(n), seed=[settings.seed, tf.cast(epoch, tf.int32)])
 
-    return tf.data.Dataset.range(settings.epochs).map(permutation)
+    return tf.data.Dataset.range(first, max(settings.epochs, first + 1)).map(permutation)
 
 
-class _EpochTrainer(keras.Model):
-    """A model whose training step is a whole epoch: its data are one permutation of the training images."""
+class _Epoch:
+    """A training step that is a whole epoch: its data are one permutation of the training images."""
 
     def __init__(self, model, x_train, x_val, batch_size):
-        super().__init__()
         self.model, self.batch_size = model, batch_size
-        # Variables, since constants would become part of the compiled program.
-        self.x_train, self.x_val = (tf.Variable(x, trainable=False) for x in (x_train, x_val))
+        # Variables, since constants would become part of the compiled program. So would 255, and XLA would multiply
+        # by its reciprocal, which rounds differently from the division that everything else is scaled by.
+        self.x_train, self.x_val, self.white = (
+            tf.Variable(x, trainable=False) for x in (x_train, x_val, np.float32(255))
+        )
 
-    def call(self, x):
-        return self.model(x)
+    def __call__(self, permutation):
+        model = self.model
 
-    def train_step(self, permutation):
         def batch(indices):
-            x = tf.gather(self.x_train, indices)
+            x = self._images(self.x_train, indices)
             with tf.GradientTape() as tape:
-                loss = self.compute_loss(y=x, y_pred=self.model(x, training=True))
-            self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+                loss = model.compute_loss(x=x, y=x, y_pred=model(x, training=True))
+            model.optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
             return loss
 
         def validation_batch(indices):
-            x = tf.gather(self.x_val, indices)
-            return self.compute_loss(y=x, y_pred=self.model(x, training=False))
+            x = self._images(self.x_val, indices)
+            return model.compute_loss(x=x, y=x, y_pred=model(x, training=False))
 
+        n = self.x_val.shape[0]
         return {
             "loss": _mean_over_batches(batch, permutation, self.x_train.shape[0], self.batch_size),
-            "val_loss": _mean_over_batches(
-                validation_batch, tf.range(self.x_val.shape[0]), self.x_val.shape[0], min(1000, self.x_val.shape[0])
-            ),
+            "val_loss": _mean_over_batches(validation_batch, tf.range(n), n, min(1000, n)),
         }
+
+    def _images(self, x, indices):
+        x = tf.gather(x, indices)
+        return tf.cast(x, tf.float32) / self.white if x.dtype == tf.uint8 else x
 
 
 def _mean_over_batches(function, indices, n, size):
@@ -151,45 +213,3 @@ def _mean_over_batches(function, indices, n, size):
     if n % size:
         total += (n % size) * function(indices[full * size :])
     return total / n
-
-
-class Progress(keras.callbacks.Callback):
-    """One line per epoch: losses, images per second, time left.
-
-    In a notebook each line replaces the one before and the last is cleared, so that nothing stays in a stored copy.
-    """
-
-    def __init__(self, images):
-        super().__init__()
-        self.images = images
-
-    def on_train_begin(self, logs=None):  # noqa: D102
-        self.begun = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        done, total = epoch + 1, self.params["epochs"]
-        seconds = (time.monotonic() - self.begun) / done
-        minutes, rest = divmod(round(seconds * (total - done)), 60)
-        if get_ipython():
-            clear_output(wait=True)
-        print(
-            f"epoch {done}/{total}  loss {logs['loss']:.4f}  val_loss {logs['val_loss']:.4f}  "
-            f"{self.images / seconds:,.0f} images/s  {minutes:02}:{rest:02} left",
-            flush=True,
-        )
-
-    def on_train_end(self, logs=None):  # noqa: D102
-        if get_ipython():
-            clear_output()
-
-
-class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """End training with an error as soon as a loss is NaN or infinite."""
-
-    def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        for name, value in logs.items():
-            if not np.isfinite(value):
-                raise StudyError(
-                    f"{name} is {value} after epoch {epoch + 1}; expected a finite number: "
-                    "lower learning_rate, and check the images for values outside [0, 1]."
-                )

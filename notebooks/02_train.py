@@ -30,7 +30,7 @@ epochs: int = 50  # passes over the training images; 2 for a quick look
 batch_size: int = 256  # images per step; smaller is slower, and better when there are few images
 learning_rate: float = 0.001  # the step size of Adam; this is Keras's default
 seed: int = 0  # of the initial weights and of the order of the images
-jit_compile: bool = True  # let XLA compile the epoch; False where XLA fails, with results that round differently
+compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
 
 # %% [markdown]
 # ## Load the images
@@ -42,7 +42,7 @@ import keras
 import pandas as pd
 
 run = runs.Run(profile, "02_train")
-settings = training.Settings(epochs, batch_size, learning_rate, seed, jit_compile)
+settings = training.Settings(epochs, batch_size, learning_rate, seed, compiler)
 settings
 
 # %%
@@ -58,7 +58,7 @@ images
 
 # %%
 keras.utils.set_random_seed(seed)
-model = models.dense_autoencoder(images.x_train.shape[1], hidden, latent_dim)
+model = models.dense_autoencoder(data.PIXELS, hidden, latent_dim)
 model.autoencoder.count_params(), model.encoder.count_params(), model.decoder.count_params()
 
 # %%
@@ -66,12 +66,12 @@ layers = models.layer_table(model.autoencoder)
 pd.DataFrame(layers, columns=["layer", "units", "activation", "parameters"]).set_index("layer")
 
 # %%
-factor = images.x_train.shape[1] / latent_dim
+factor = data.PIXELS / latent_dim
 caption = (
-    f"Figure 2.1. The autoencoder: {images.x_train.shape[1]} pixels are squeezed into {latent_dim} numbers, {factor:g} times "
+    f"Figure 2.1. The autoencoder: {data.PIXELS} pixels are squeezed into {latent_dim} numbers, {factor:g} times "
     "fewer, and drawn again. Bars are layers (height: square root of their units), with the weights between them."
 )
-run.show("02_architecture", figures.architecture(layers, images.x_train.shape[1], caption))
+run.show("02_architecture", figures.architecture(layers, data.PIXELS, caption))
 
 # %% [markdown]
 # The encoder and the decoder are not copies: they are the autoencoder's own layers under names of their own, and what
@@ -87,13 +87,20 @@ print("decoder(encoder(x)) equals autoencoder(x):", bool(abs(difference.numpy())
 #
 # Adam minimises the binary cross-entropy between the image and its reconstruction. There is no early stopping and no
 # choice among epochs: the weights after the last epoch are the result, whatever the curves say. While it trains, a line
-# shows the epoch, both losses, and the time left.
+# shows the epoch, both losses, and the time left. An interrupted training goes on after its last whole epoch when this
+# cell is run again, and ends with the same weights, bit for bit.
+#
+# `training.fit` is Keras's `fit` with a step that is a whole epoch, compiled at once; `11_benchmark` measures what that
+# saves. The images stay bytes in memory and are divided by 255 batch by batch.
 
 # %% tags=["nbval-ignore-output"]
-history = training.fit(model.autoencoder, images.x_train, images.x_val, settings)
+fitted = training.fit(
+    model.autoencoder, images.pixels_train, images.pixels_val, settings, state_folder=run.folder / "state"
+)
 
 # %%
-print(f"{len(history)} epochs of {-(-len(images.x_train) // batch_size)} steps")
+history = pd.DataFrame(fitted.history, index=pd.RangeIndex(1, len(fitted.epoch) + 1, name="epoch"))
+print(f"{len(history)} epochs of {-(-len(images.y_train) // batch_size)} steps")
 
 # %% [markdown]
 # ## Read the curves
@@ -110,8 +117,9 @@ def final_excess(x):
     return metrics.interval(metrics.bce(x, reconstructed) - metrics.entropy(x), seed)
 
 
-floors = pd.Series({"loss": metrics.entropy(images.x_train).mean(), "val_loss": metrics.entropy(images.x_val).mean()})
-train_excess, val_excess = final_excess(images.x_train), final_excess(images.x_val)
+x_train, x_val = images.x_train, images.x_val
+floors = pd.Series({"loss": metrics.entropy(x_train).mean(), "val_loss": metrics.entropy(x_val).mean()})
+train_excess, val_excess = final_excess(x_train), final_excess(x_val)
 gap = val_excess.mean / train_excess.mean - 1
 
 # %%
@@ -147,7 +155,7 @@ pd.Series(convergence, name=images.title).to_frame()
 # differs by less than 10 % from the tenth before.
 
 # %%
-guess = metrics.bce(images.x_val, images.x_train.mean(axis=0, keepdims=True)).mean() - floors["val_loss"]
+guess = metrics.bce(x_val, x_train.mean(axis=0, keepdims=True)).mean() - floors["val_loss"]
 verdicts = {
     "learned": val_excess.mean < guess / 2,
     "overfitted": curve.iloc[-tenth:].mean() > 1.1 * curve.min(),

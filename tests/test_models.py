@@ -1,0 +1,52 @@
+"""The network is the one that the study describes, and an ordinary Keras model."""
+
+from ae_lib import StudyError, models, training
+
+import keras
+import numpy as np
+import pytest
+
+QUICK = training.Settings(epochs=2, batch_size=100)
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    return models.dense_autoencoder()
+
+
+def test_architecture_is_the_studys(model):
+    table = models.layer_table(model.autoencoder)
+    assert [units for _, units, _, _ in table] == [256, 128, 32, 128, 256, 784]
+    assert [activation for _, _, activation, _ in table] == ["relu", "relu", "linear", "relu", "relu", "sigmoid"]
+    sizes = [784, 256, 128, 32, 128, 256, 784]
+    assert [parameters for *_, parameters in table] == [(a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    assert model.autoencoder.count_params() == 476_720
+
+
+def test_halves_share_the_weights(model, digits):
+    before = model.encoder.predict(digits.x_test[:5], verbose=0)
+    training.fit(model.autoencoder, digits.pixels_train, digits.pixels_val, QUICK)
+    after = model.encoder.predict(digits.x_test[:5], verbose=0)
+    assert not np.allclose(before, after)
+    whole = model.autoencoder.predict(digits.x_test[:5], verbose=0)
+    np.testing.assert_allclose(model.decoder.predict(after, verbose=0), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_saved_model_needs_only_keras(model, digits, tmp_path):
+    model.autoencoder.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    x = digits.x_test[:5]
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.autoencoder.predict(x, verbose=0))
+    again = models.halves(loaded)
+    np.testing.assert_array_equal(again.encoder.predict(x, verbose=0), model.encoder.predict(x, verbose=0))
+
+
+def test_equal_layers_are_allowed():
+    assert models.dense_autoencoder(hidden=[64, 64]).encoder.count_params() == 785 * 64 + 65 * 64 + 65 * 32
+
+
+@pytest.mark.parametrize("sizes", [{"latent_dim": 0}, {"hidden": (256, -1)}, {"hidden": (25.5,)}, {"hidden": ("a",)}])
+def test_empty_layers_are_refused(sizes):
+    with pytest.raises(StudyError, match="units; expected a whole number of at least 1"):
+        models.dense_autoencoder(**sizes)

@@ -1,0 +1,378 @@
+"""Training is seeded, checked, visible, resumable, and remains Keras's own."""
+
+import os
+import signal
+import subprocess
+import sys
+
+from ae_lib import StudyError, callbacks, metrics, models, training
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+PLAIN = training.Settings(epochs=4, batch_size=100, compiler="none")  # without XLA, a small network starts sooner
+
+
+def network(seed=7):
+    keras.utils.set_random_seed(seed)
+    return models.dense_autoencoder(hidden=(16,), latent_dim=4).autoencoder
+
+
+def fit(digits, model=None, settings=PLAIN, more=(), state_folder=None):
+    """Train a small network; its weights as one vector, and the history."""
+    model = model or network()
+    history = training.fit(model, digits.pixels_train, digits.pixels_val, settings, more, state_folder)
+    return flat(model), history
+
+
+def flat(model):
+    return np.concatenate([w.ravel() for w in model.get_weights()])
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Ctrl-C at the beginning of an epoch (counted from 0)."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = [at]  # a list, lest it count as configuration
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch in self.at:
+            raise KeyboardInterrupt
+
+
+def test_training_lowers_the_loss_and_keeps_its_history(digits):
+    model = network()
+    _, history = fit(digits, model)
+    assert isinstance(history, keras.callbacks.History)
+    assert history.epoch == [0, 1, 2, 3]
+    assert set(history.history) == {"loss", "val_loss"}
+    assert history.history["loss"] == sorted(history.history["loss"], reverse=True)
+    predicted = model.predict(digits.x_val, verbose=0)
+    assert metrics.bce(digits.x_val, predicted).mean() == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
+
+
+def test_bytes_train_like_floats_bit_for_bit(digits):
+    settings = training.Settings(epochs=2, batch_size=100)
+    from_bytes, from_floats = network(), network()
+    training.fit(from_bytes, digits.pixels_train, digits.pixels_val, settings)
+    training.fit(from_floats, digits.x_train, digits.x_val, settings)
+    np.testing.assert_array_equal(flat(from_bytes), flat(from_floats))
+
+
+def test_xla_changes_nothing_but_rounding(digits):
+    def losses(compiler):
+        _, history = fit(digits, settings=training.Settings(2, 100, compiler=compiler))
+        return history.history["val_loss"]
+
+    np.testing.assert_allclose(losses("xla"), losses("none"), rtol=1e-4)
+
+
+def test_one_epoch_is_what_keras_does_with_the_same_minibatches(digits):
+    """Every weight after an epoch, the last short minibatch included, beside Keras's own train_on_batch."""
+
+    def study():
+        keras.utils.set_random_seed(7)
+        return models.dense_autoencoder().autoencoder
+
+    ours, theirs, settings = study(), study(), training.Settings(1, 250, seed=3)
+    training.fit(ours, digits.pixels_train, digits.pixels_val, settings)
+    theirs.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+    order, x_train = next(iter(training._permutations(1200, settings))).numpy(), digits.x_train
+    for start in range(0, 1200, 250):
+        x = x_train[order[start : start + 250]]
+        theirs.train_on_batch(x, x)
+    for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_same_seed_same_weights(digits):
+    first, _ = fit(digits, settings=training.Settings(2, 100, seed=1))
+    again, _ = fit(digits, settings=training.Settings(2, 100, seed=1))
+    other, _ = fit(digits, settings=training.Settings(2, 100, seed=2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_every_epoch_is_a_permutation_of_its_own():
+    first, second = training._permutations(1000, training.Settings(epochs=2)).as_numpy_iterator()
+    assert sorted(first) == sorted(second) == list(range(1000))
+    assert (first == second).mean() < 0.02
+    (late,) = training._permutations(1000, training.Settings(epochs=2), first=1).as_numpy_iterator()
+    np.testing.assert_array_equal(late, second)
+
+
+# --- what compiles ---------------------------------------------------------------------------------------------------
+
+
+def convolutional():
+    image = keras.layers.Reshape((28, 28, 1))
+    inside = keras.Sequential([image, keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")])
+    return keras.Sequential([keras.Input((784,)), inside, keras.layers.Flatten()])
+
+
+def test_xla_is_for_networks_without_convolutions(monkeypatch):
+    assert training.compiler_for(network()) == "xla"
+    assert training.compiler_for(convolutional()) == "none"
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind])
+    assert training.compiler_for(convolutional()) == "xla"
+
+
+def test_the_choice_of_compiler_can_be_overridden(digits):
+    chosen = {}
+    for compiler in ("auto", "none"):
+        model = network()
+        fit(digits, model, training.Settings(1, 100, compiler=compiler))
+        chosen[compiler] = model.jit_compile
+    assert chosen == {"auto": True, "none": False}
+
+
+# --- a Keras citizen -------------------------------------------------------------------------------------------------
+
+
+def test_keras_callbacks_see_epochs_and_the_model_itself(digits, tmp_path):
+    model = network()
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", min_delta=10, patience=1, factor=0.5, min_lr=1e-6)
+    more = [
+        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="val_loss", save_best_only=True),
+        keras.callbacks.CSVLogger(tmp_path / "log.csv"),
+        keras.callbacks.TensorBoard(tmp_path / "board"),
+        plateau,
+    ]
+    _, history = fit(digits, model, more=more)
+    assert plateau.model is model
+    assert history.history["learning_rate"] == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
+    rows = np.genfromtxt(tmp_path / "log.csv", delimiter=",", names=True)
+    np.testing.assert_allclose(rows["val_loss"], history.history["val_loss"])
+    assert list((tmp_path / "board").rglob("events*"))
+    saved = keras.models.load_model(tmp_path / "best.keras", safe_mode=True)
+    np.testing.assert_array_equal(flat(saved), flat(model))  # the loss fell in every epoch
+
+
+def test_early_stopping_stops_and_restores(digits):
+    early = keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=10, patience=2, restore_best_weights=True)
+    weights, history = fit(digits, more=[early])
+    assert history.epoch == [0, 1, 2]
+    once, _ = fit(digits, settings=training.Settings(1, 100, compiler="none"))
+    np.testing.assert_array_equal(weights, once)
+
+
+def test_a_schedule_counts_adam_steps(digits):
+    model = network()
+    schedule = keras.optimizers.schedules.CosineDecay(1e-3, decay_steps=24)  # two epochs of 12 steps
+    fit(digits, model, training.Settings(3, 100, schedule, compiler="none"))
+    assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
+
+
+def test_afterwards_keras_trains_saves_and_evaluates_it_as_any_model(digits, tmp_path):
+    model = network()
+    fit(digits, model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    x = digits.x_val
+    assert loaded.evaluate(x, x, verbose=0) == pytest.approx(model.evaluate(x, x, verbose=0))
+    assert loaded.optimizer.iterations == 48
+    for m in (model, loaded):
+        assert m.fit(x, x, epochs=1, batch_size=100, verbose=0).epoch == [0]
+    np.testing.assert_allclose(flat(model), flat(loaded), rtol=1e-3, atol=1e-4)
+
+
+# --- interrupted and resumed -----------------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(digits, tmp_path, capsys):
+    expected, expected_history = fit(digits)
+    for at in (0, 2, 3):  # at 0 there is nothing yet to go on from
+        with pytest.raises(KeyboardInterrupt):
+            fit(digits, more=[Interrupt(at)], state_folder=tmp_path)
+    weights, history = fit(digits, more=[Interrupt(99)], state_folder=tmp_path)
+    np.testing.assert_array_equal(weights, expected)
+    assert history.history == expected_history.history
+    assert history.epoch == [0, 1, 2, 3]
+    assert list(tmp_path.iterdir()) == []  # a finished run leaves no state
+    said = capsys.readouterr().out
+    assert "going on after epoch 2" in said
+    assert "going on after epoch 3" in said
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, "tests")
+import keras
+from ae_lib import data, training
+from test_training import PLAIN, fit
+class Kill(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+fit(data.load("digits"), more=[Kill()], state_folder=sys.argv[1])
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(digits, tmp_path):
+    class Kill(keras.callbacks.Callback):
+        """As in the killed process, but for the killing."""
+
+    expected, _ = fit(digits)
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=os.path.dirname(os.path.dirname(__file__)))
+    assert killed.returncode == -signal.SIGKILL
+    (state,) = tmp_path.glob("*.npz")
+    (tmp_path / f".{state.name}.1.tmp").write_bytes(b"killed while writing")
+    weights, history = fit(digits, more=[Kill()], state_folder=tmp_path)
+    np.testing.assert_array_equal(weights, expected)
+    assert len(history.epoch) == 4
+
+
+def test_what_callbacks_remember_is_kept_too(digits, tmp_path):
+    def early():
+        return keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=10, patience=2, restore_best_weights=True)
+
+    expected, _ = fit(digits, more=[early(), Interrupt(99)])
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, more=[early(), Interrupt(2)], state_folder=tmp_path)
+    weights, history = fit(digits, more=[early(), Interrupt(99)], state_folder=tmp_path)
+    assert history.epoch == [0, 1, 2]
+    np.testing.assert_array_equal(weights, expected)
+
+
+def test_a_run_that_had_stopped_does_not_train_on(digits, tmp_path):
+    class Late(Interrupt):
+        def on_train_end(self, logs=None):
+            if 99 not in self.at:
+                raise KeyboardInterrupt
+
+    def callbacks(at):
+        return [keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=10, patience=1), Late(at)]
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, more=callbacks(50), state_folder=tmp_path)
+    _, history = fit(digits, more=callbacks(99), state_folder=tmp_path)
+    assert history.epoch == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"settings": training.Settings(4, 150, compiler="none")}, "batch_size"),
+        ({"settings": training.Settings(4, 100, 2e-3, compiler="none")}, "learning_rate"),
+        ({"settings": training.Settings(4, 100, seed=1, compiler="none")}, "seed"),
+        ({"settings": training.Settings(4, 100, compiler="xla")}, "compiler"),
+        ({"model": network(8)}, "initial weights"),
+        ({"more": [Interrupt(0), keras.callbacks.TerminateOnNaN()]}, "callbacks"),
+    ],
+)
+def test_another_configuration_begins_anew_and_says_so(digits, tmp_path, capsys, change, said):
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, **{"more": [Interrupt(0)], **change}, state_folder=tmp_path)
+    assert f", at epoch 2, differs in {said}\n" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_other_images_begin_anew(digits, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+    model = network()
+    changed = digits.pixels_train.copy()
+    changed[0, 0] ^= 1
+    history = training.fit(model, changed, digits.pixels_val, PLAIN, [Interrupt(99)], tmp_path)
+    expected = training.fit(network(), changed, digits.pixels_val, PLAIN)
+    assert history.history == expected.history
+
+
+def test_more_epochs_go_on_from_a_shorter_run(digits, tmp_path):
+    expected, _ = fit(digits)
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, settings=training.Settings(3, 100, compiler="none"), more=[Interrupt(2)], state_folder=tmp_path)
+    weights, _ = fit(digits, more=[Interrupt(99)], state_folder=tmp_path)
+    np.testing.assert_array_equal(weights, expected)
+
+
+def test_a_damaged_state_is_refused(digits, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+    (state,) = tmp_path.iterdir()
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(StudyError, match="The kept state .* cannot be read .* remove it to begin anew"):
+        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+
+
+def test_a_state_that_cannot_be_written_is_one_sentence(digits, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(StudyError, match="state after epoch 1 cannot be written.*make room, or train without one"):
+        fit(digits, state_folder=tmp_path / "file" / "state")
+
+
+# --- seen and stopped ------------------------------------------------------------------------------------------------
+
+
+def test_progress_shows_epochs_losses_and_time(digits, capsys):
+    fit(digits)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[1].startswith("epoch 2/4 ██████████░░░░░░░░░░ loss 0.")
+    assert "val_loss 0." in lines[1]
+    assert "images/s" in lines[1]
+    assert lines[3].endswith("00:00 left")
+
+
+def test_progress_stays_in_one_line_of_a_terminal(digits, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    fit(digits)
+    shown = capsys.readouterr().out
+    assert shown.count("\n") == 1
+    assert shown.count("\r") == 4
+
+
+def test_a_notebook_keeps_no_progress(digits, monkeypatch):
+    cleared = []
+    monkeypatch.setattr(callbacks, "get_ipython", lambda: True)
+    monkeypatch.setattr(callbacks, "clear_output", lambda wait=False: cleared.append(wait))
+    fit(digits)
+    assert cleared == [True] * 4 + [False]
+
+
+def test_divergence_ends_training_with_advice_and_the_last_good_state(digits, tmp_path):
+    def diverging():
+        return keras.callbacks.LearningRateScheduler(lambda epoch, rate: float("inf") if epoch == 2 else rate)
+
+    expected, _ = fit(digits, settings=training.Settings(2, 100, compiler="none"))
+    model = network()
+    with pytest.raises(StudyError, match="loss is nan after epoch 3; expected a finite number: lower learning_rate.*2"):
+        fit(digits, model, more=[diverging()], state_folder=tmp_path)
+    np.testing.assert_array_equal(flat(model), expected)
+    (state,) = tmp_path.glob("*.npz")
+    assert callbacks._read_state(state)[1]["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs is 0; expected a whole number of at least 1"),
+        ({"epochs": -1}, "epochs is -1; expected"),
+        ({"epochs": 2.5}, "epochs is 2.5; expected a whole number"),
+        ({"epochs": True}, "epochs is True; expected a whole number"),
+        ({"batch_size": 0}, "batch_size is 0; expected"),
+        ({"seed": -1}, "seed is -1; expected"),
+        ({"learning_rate": 0}, "learning_rate is 0; expected a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; expected"),
+        ({"compiler": "gcc"}, "compiler is 'gcc'; expected 'auto', 'xla' or 'none'"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(StudyError, match=message):
+        training.Settings(**settings)
+
+
+def test_batch_larger_than_data_is_refused(digits):
+    with pytest.raises(StudyError, match="batch_size is 1201 and there are 1200 training images.*lower batch_size"):
+        fit(digits, settings=training.Settings(1, 1201))
+
+
+def test_images_of_another_type_are_refused(digits):
+    with pytest.raises(StudyError, match="The images are float64; expected uint8, or float32"):
+        training.fit(network(), digits.x_train.astype("float64"), digits.x_val, PLAIN)
