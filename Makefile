@@ -15,7 +15,7 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(if $(filter -j --jobs
 # Kernels run in the notebooks' folder, so a relative AE_DATA_DIR would point elsewhere there.
 ABSOLUTE = $${AE_DATA_DIR:+AE_DATA_DIR="$$(cd "$$AE_DATA_DIR" && pwd)"}
 
-.PHONY: help lab report test validate baselines reference lock clean
+.PHONY: help lab report test validate baselines reference benchmark peers lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -40,6 +40,12 @@ baselines: $(READY) ## execute the paired notebooks and the golden ones again (n
 
 reference: $(READY) ## measure reports/reference/<profile>.json: five seeds, other CPU code paths (PROFILE=mnist|digits)
 	@$(BIN)/python -m ae_lib.reference measure $(or $(PROFILE),digits)
+
+benchmark: $(READY) ## race this training against Keras, PyTorch and JAX: ten minutes on an otherwise idle machine
+	@$(BIN)/python -m ae_lib.report benchmark
+
+peers: $(READY) ## install PyTorch and JAX beside the locked packages, for `make benchmark`
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[benchmark]'
 
 lock: $(READY) ## resolve requirements.lock again from pyproject.toml
 	$(BIN)/pip install --quiet uv

@@ -31,7 +31,7 @@ def write_page(folder, name, title_of_data):
     notebook = nbformat.read(folder / f"{name}.ipynb", 4)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     page = TEMPLATES.get_template("page.html.j2").render(
-        title=heading(notebook), data=title_of_data, pages=notebooks(), here=name, body=body,
+        title=heading(notebook), data=title_of_data, pages=notebooks(folder.name), here=name, body=body,
         code_style=HtmlFormatter(style="friendly").get_style_defs(".highlight"),
     )  # fmt: skip
     runs.write_text(folder / f"{name}.html", page)
@@ -68,16 +68,16 @@ def write_front_page(folder, profile, fallback):
     reference, verdicts = runs.reference(profile), runs.read_json(folder / "artifacts" / "verdicts.json")
     # A published metric that the run did not give is not reproduced.
     comparison = runs.Comparison(dict.fromkeys(reference, float("nan")) | metrics, reference)
-    titles = {name: heading(nbformat.read(folder / f"{name}.ipynb", 4)) for name in notebooks()}
+    titles = {name: heading(nbformat.read(folder / f"{name}.ipynb", 4)) for name in notebooks(profile)}
     models, rows = results_table(metrics)
     body = TEMPLATES.get_template("front.html.j2").render(
         profile=profile, run=run, titles=titles, models=models, rows=rows, fallback=fallback, verdicts=verdicts,
-        comparison=comparison, floor=metrics["data.test.entropy_floor"], total=sum(run["seconds"].values()),
+        comparison=comparison, floor=metrics.get("data.test.entropy_floor"), total=sum(run["seconds"].values()),
     )  # fmt: skip
     page = TEMPLATES.get_template("page.html.j2").render(
         title="Autoencoders on MNIST: a reference study",
         data=run["data"]["title"],
-        pages=notebooks(),
+        pages=notebooks(profile),
         here=None,
         body=body,
     )

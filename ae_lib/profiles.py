@@ -13,13 +13,16 @@ SHARED = "all"  # the section of a profile whose parameters go to every notebook
 TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list}
 
 
-def notebooks():
-    """The study's notebooks in reading order, each with those whose results it reads.
+def notebooks(profile="mnist"):
+    """The notebooks of a profile (a name) in reading order, each with those whose results it reads.
 
-    Taken from the scripts themselves: their names, and what they say to `ae_lib.runs.Run.artifact` as ``made_by``.
+    Taken from the scripts themselves: their names, what they say to `ae_lib.runs.Run.artifact` as ``made_by``, and
+    their parameter ``profile``. One that is not ``"mnist"`` by default belongs to that profile, which has no others.
     """
-    scripts = sorted(FOLDER.glob("[0-9][0-9]_*.py"))
-    return {s.stem: set(re.findall(r'made_by="(\w+)"', s.read_text(encoding="utf-8"))) for s in scripts}
+    texts = {s.stem: s.read_text(encoding="utf-8") for s in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
+    home = {name: re.search(r'^profile: str = "(\w+)"', text, re.M)[1] for name, text in texts.items()}
+    own = profile if profile in home.values() else "mnist"
+    return {name: set(re.findall(r'made_by="(\w+)"', text)) for name, text in texts.items() if home[name] == own}
 
 
 def read_notebook(name):
@@ -86,7 +89,7 @@ def load_profile(profile):
         raise StudyError(f"{path.name} is not valid YAML ({' '.join(str(error).split())}): mend it.") from error
     if not isinstance(sections, dict) or not all(isinstance(s, dict | None) for s in sections.values()):
         raise StudyError(f"{path.name} must map notebook names to parameters; expected lines such as '02_train:'.")
-    declared = {notebook: declared_parameters(notebook) for notebook in notebooks()}
+    declared = {notebook: declared_parameters(notebook) for notebook in notebooks(path.stem)}
     unknown = set(sections) - {SHARED, *declared}
     if unknown:
         raise StudyError(

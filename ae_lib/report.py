@@ -53,7 +53,7 @@ def out_of_date(profile, parameters, folder):
     """
     library = [p for p in Path(__file__).parent.glob("*.py") if p.name not in NOT_FOR_NOTEBOOKS]
     stale = []
-    for name, needs in notebooks().items():
+    for name, needs in notebooks(folder.name).items():
         executed, own = folder / f"{name}.ipynb", folder / "artifacts" / f"{name}.metrics.json"
         optional = [runs.PROJECT / "requirements.lock", data.local_file(parameters[name].get("dataset", ""))]
         sources = [FOLDER / f"{name}.py", profile_file(profile), *library, *(p for p in optional if p and p.is_file())]
@@ -190,10 +190,10 @@ def _work(name, parameters, target, watched):
     return seconds
 
 
-def execute_all(names, parameters, folder, jobs):
-    """Execute notebooks in order of their needs, at most ``jobs`` at once; stop starting new ones after a failure."""
+def execute_all(needs, parameters, folder, jobs):
+    """Execute notebooks, given as names with those that they need, in that order, at most ``jobs`` at once; stop starting new ones after a failure."""
     watched = sys.stderr.isatty() and jobs == 1
-    needs, waiting, running, failures = notebooks(), list(names), {}, []
+    waiting, running, failures = list(needs), {}, []
     # A fresh process for each notebook, forked from one that has imported what they all need.
     context = get_context("forkserver")
     context.set_forkserver_preload(["papermill", "jupytext"])
@@ -234,7 +234,7 @@ def say(text):
 
 def write_run_json(folder, profile):
     """Write what the run's results depend on: parameters, seeds, data, commit, versions, machine, time per notebook."""
-    studies = {name: _study(folder / f"{name}.ipynb") for name in notebooks()}
+    studies = {name: _study(folder / f"{name}.ipynb") for name in notebooks(profile)}
     parameters = {name: study["parameters"] for name, study in studies.items()}
     content = {
         "profile": profile,
@@ -275,7 +275,7 @@ def run(profile, jobs=1, fallback=None):
         _remove_leftovers(folder)
         stale = out_of_date(profile, parameters, folder)
         if stale:
-            execute_all(stale, parameters, folder, jobs)
+            execute_all({n: needs for n, needs in notebooks(name).items() if n in stale}, parameters, folder, jobs)
         executed = [folder / f"{notebook}.ipynb" for notebook in parameters]
         if not is_newer(folder / "run.json", executed):
             write_run_json(folder, name)

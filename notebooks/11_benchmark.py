@@ -1,0 +1,283 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Race the training
+#
+# **What you will do.** Let this study's `fit` train in turns with Keras's own `fit`, PyTorch and JAX, compare all of them
+# with the speed limit of the machine, and see what the cost depends on.
+#
+# **What you will learn.** How to measure speed on a machine that is never quiet; what a roofline is; where the time of a
+# small network goes.
+#
+# **What you need.** An otherwise idle machine; the peers, if they are to take part (`make peers`). It reads nothing from
+# other notebooks. **Time.** About 25 minutes on two cores.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+profile: str = "benchmark"  # the run's folder, reports/<profile>/
+dataset: str = "any"  # mnist if it is on this machine, else digits, repeated; the cost is the same
+images: int = 50000  # training images
+validation: int = 10000  # validation images
+batch_size: int = 256  # images per step
+latent_dim: int = 32  # numbers in the code
+repetitions: int = 15  # epochs of each contender after its first; 3 for a quick look
+counts: list = [10000, 50000, 200000, 1000000]  # training images in the study of cost
+batch_sizes: list = [64, 128, 256, 512, 1024]  # batch sizes in it
+latent_dims: list = [2, 8, 32, 128, 512]  # latent sizes in it
+cost_repetitions: int = 3  # epochs of each in it
+seeds: list = [0, 1, 2, 3, 4]  # trainings of each kind in the comparison of results
+epochs: int = 50  # of each of them
+
+# %%
+from ae_lib import benchmark, contenders, data, figures, metrics, models, runs, training
+
+import keras
+import pandas as pd
+from scipy.stats import ttest_ind
+
+run = runs.Run(profile, "11_benchmark")
+if dataset == "any":
+    dataset = "mnist" if data.local_file("mnist") else "digits"
+source = data.load(dataset)
+settings = {"dataset": dataset, "images": images, "validation": validation}
+settings |= {"batch_size": batch_size, "latent_dim": latent_dim}
+source
+
+# %% [markdown]
+# ## Race
+#
+# Every contender trains the study's network with the same minibatches' size, the same Adam and the same loss, and reports
+# training and validation loss after each epoch, as anyone would want it. Each is a process of its own. They train one
+# epoch each, in turns, over and over, so that a slow minute of the machine is slow for all of them; the first epoch,
+# in which they prepare and compile, is kept apart.
+
+# %%
+for name, function in contenders.CONTENDERS.items():
+    print(f"{name}: {function.__doc__.splitlines()[0].replace('`', '')}")
+
+# %% tags=["nbval-ignore-output"]
+names = [*contenders.CONTENDERS, *contenders.YARDSTICKS]
+turns, absent = benchmark.race({name: {"name": name, **settings} for name in names}, repetitions)
+for reason in absent.values():
+    print(f"left out: {reason}")
+
+# %% [markdown]
+# Seconds per epoch: the median, its quartiles and range; the first epoch; all of 50 epochs with the first. The validation
+# losses after as many epochs as there were turns show that they trained the same thing.
+
+# %% tags=["nbval-ignore-output"]
+table = benchmark.summarise(turns)
+peers = [name for name in contenders.CONTENDERS if name in table.index]
+table.loc[peers].round(4)
+
+# %%
+speedup = benchmark.speedups(turns).loc[peers]
+rate = benchmark.gemm_rate(turns)
+needed = benchmark.operations(images, validation, latent_dim)
+limit = needed / rate
+others = speedup["median"].drop(benchmark.STUDY)
+caption = (
+    f"Figure 11.1. Seconds per epoch of {images:,} images with a validation pass of {validation:,} (median and quartiles of "
+    f"{repetitions} turns). The study's training takes {table['median'][benchmark.STUDY]:.2f} s, the others "
+    f"{others.min():.2f} to {others.max():.2f} times as long; matrix products alone would take {limit:.2f} s."
+)
+shown = table.loc[peers, ["median", "low", "high"]].rename(columns={"median": "mean"})
+run.show("11_race", figures.intervals_by_group({"an epoch": shown}, caption, "", "seconds"))
+
+# %% [markdown]
+# Time as a multiple of the study's: ratio of the medians, and the least and greatest ratio of a single round.
+
+# %% tags=["nbval-ignore-output"]
+speedup.round(3)
+
+# %% [markdown]
+# ## The roofline
+#
+# Matrix products are nearly all of the arithmetic: two operations per weight and image forward, two for the gradient of
+# the weights, two for the gradient of the layer's inputs, which the first layer does not need. The machine's limit is the
+# rate at which NumPy's BLAS multiplies large float32 matrices, measured in turns with the others.
+
+# %% tags=["nbval-ignore-output"]
+fraction = limit / table["median"][benchmark.STUDY]
+roofline = {
+    "operations of an epoch / 10⁹": needed / 1e9,
+    "matrix-product rate / (10⁹ operations per second)": rate / 1e9,
+    "an epoch at that rate / s": limit,
+    "an epoch as measured / s": table["median"][benchmark.STUDY],
+    "share of the limit reached": fraction,
+}
+pd.Series(roofline).round(3).to_frame("value")
+
+# %% [markdown]
+# Where the rest goes, from a profile of one epoch: the share of the compiled program's time by kind of operation. Matrix
+# products inside the epoch are smaller than the limit's, so they, too, run below it.
+
+# %% tags=["nbval-ignore-output"]
+shares = benchmark.time_by_kind(settings)
+(100 * shares).round(1).to_frame("share of the time / %")
+
+# %% [markdown]
+# ## What the cost depends on
+#
+# The study's training alone, with other numbers of images, batch sizes and latent sizes, again in turns. Validation is left
+# as small as it can be, so that the time per image is that of training.
+
+
+# %%
+def costs(parameter, values):
+    """Microseconds per training image: median, quartiles; peak memory."""
+    entries = {value: {**settings, "name": benchmark.STUDY, "validation": 1000, parameter: value} for value in values}
+    found = benchmark.summarise(benchmark.race(entries, cost_repetitions)[0])
+    trained = [entry["images"] for entry in entries.values()]
+    per_image = found[["median", "low", "high"]].div(trained, axis=0) * 1e6
+    return per_image.rename(columns={"median": "mean"}).assign(peak_rss_mb=found["peak_rss_mb"])
+
+
+by_count = costs("images", counts)
+flat = [count for count in counts if 50_000 <= count <= 1_000_000]
+spread = by_count["mean"][flat].max() / by_count["mean"][flat].min() - 1
+caption = (
+    f"Figure 11.2. Time per image by the number of training images, median and quartiles of {cost_repetitions} epochs. "
+    f"From {flat[0]:,} to {flat[-1]:,} images it varies by {100 * spread:.0f} %."
+)
+labelled = by_count.set_axis([f"{count:,}" for count in counts])
+run.show("11_cost_by_images", figures.intervals_by_group({"training": labelled}, caption, "images", "µs per image"))
+
+# %%
+by_batch = costs("batch_size", batch_sizes)
+caption = (
+    f"Figure 11.3. Time per image by batch size: {by_batch['mean'].iloc[0] / by_batch['mean'].iloc[-1]:.1f} times as long "
+    f"with batches of {batch_sizes[0]} as with {batch_sizes[-1]}. Adam's update costs the same for any batch."
+)
+run.show(
+    "11_cost_by_batch_size",
+    figures.intervals_by_group({"training": by_batch}, caption, "images per batch", "µs per image"),
+)
+
+# %%
+by_latent = costs("latent_dim", latent_dims)
+caption = (
+    f"Figure 11.4. Time per image by latent size: {latent_dims[-1]} numbers cost "
+    f"{by_latent['mean'].iloc[-1] / by_latent['mean'].iloc[0]:.2f} times as much as {latent_dims[0]}."
+)
+run.show(
+    "11_cost_by_latent_size",
+    figures.intervals_by_group({"training": by_latent}, caption, "numbers in the code", "µs per image"),
+)
+
+# %% [markdown]
+# ## Memory
+#
+# The peak resident memory of the training processes, and how far it is above a process that has imported TensorFlow and
+# done nothing. Images are bytes in memory, one copy from the file and one for training.
+
+# %% tags=["nbval-ignore-output"]
+idle = table["peak_rss_mb"]["idle"]
+memory = pd.concat([table.loc[peers, "peak_rss_mb"], labelled["peak_rss_mb"].rename(lambda n: f"study, {n} images")])
+pd.DataFrame({"peak / MB": memory, "above idle / MB": memory - idle}).round()
+
+# %% [markdown]
+# ## The same results?
+#
+# A faster training that trains worse would be none. Complete trainings by this study's `fit` and by Keras's, from the same
+# initial weights, with minibatches drawn by each in its own way: the test BCE of each seed, and the difference of the means
+# with its 95 % interval (Welch).
+
+# %% tags=["nbval-ignore-output"]
+x_train, x_val, x_test = source.x_train, source.x_val, source.x_test
+
+
+def test_bce(seed, train):
+    keras.utils.set_random_seed(seed)
+    network = models.dense_autoencoder(latent_dim=latent_dim).autoencoder
+    train(network, seed)
+    return metrics.bce(x_test, network.predict(x_test, batch_size=1000, verbose=0)).mean()
+
+
+def by_study(network, seed):
+    training.fit(network, source.pixels_train, source.pixels_val, training.Settings(epochs, batch_size, seed=seed))
+
+
+def by_keras(network, seed):
+    network.compile("adam", "binary_crossentropy")
+    network.fit(x_train, x_train, batch_size, epochs, validation_data=(x_val, x_val), verbose=0)
+
+
+results = pd.DataFrame(
+    {"study": [test_bce(s, by_study) for s in seeds], "keras_fit": [test_bce(s, by_keras) for s in seeds]}, index=seeds
+)
+difference = ttest_ind(results["study"], results["keras_fit"], equal_var=False).confidence_interval()
+same = difference.low <= 0 <= difference.high
+print(
+    f"means {results['study'].mean():.5f} and {results['keras_fit'].mean():.5f}, standard deviations over seeds "
+    f"{results['study'].std():.5f} and {results['keras_fit'].std():.5f}"
+)
+print(f"difference of the means between {difference.low:+.5f} and {difference.high:+.5f}")
+results.rename_axis("seed").round(5)
+
+# %% [markdown]
+# ## Verdicts
+
+
+# %%
+def at_least(name, bound):
+    return f"left out ({absent[name]})" if name in absent else "yes" if others[name] >= bound else "no"
+
+
+whole = table.loc[peers, "whole"] / table["whole"][benchmark.STUDY]
+million = by_count["peak_rss_mb"].iloc[-1]
+verdicts = {
+    "at least 2.2 times as fast as keras.Model.fit": at_least("keras_fit", 2.2),
+    "at least 1.15 times as fast as JAX with lax.scan": at_least("jax_scan", 1.15),
+    "at least 1.2 times as fast as compiled PyTorch": at_least("torch_compiled", 1.2),
+    "ahead of all that took part over 50 epochs, compiling included": "yes"
+    if whole.idxmin() == benchmark.STUDY
+    else "no",
+    "at least 0.70 of the machine's matrix-product rate": "yes" if fraction >= 0.70 else "no",
+    "at most 1,200 MB above an idle process": "yes" if table["peak_rss_mb"][benchmark.STUDY] - idle <= 1200 else "no",
+    f"{counts[-1]:,} images in at most 3,000 MB more": "yes"
+    if million - table["peak_rss_mb"][benchmark.STUDY] <= 3000
+    else "no",
+    f"time per image flat within 15 % from {flat[0]:,} to {flat[-1]:,}": "yes" if spread <= 0.15 else "no",
+    "the same mean test BCE as Keras's fit": "yes" if same else "no",
+}
+for question, verdict in verdicts.items():
+    print(f"{question}: {verdict}")
+
+# %%
+facts = {"name": source.name, "title": source.title, "source": source.source, "md5": source.md5}
+counted = {"training": len(source.y_train), "validation": len(source.y_val), "test": len(source.y_test)}
+runs.write_json(run.new_artifact("data.json"), facts | counted)
+runs.write_json(run.new_artifact("verdicts.json"), verdicts)
+turns.to_csv(run.new_artifact("turns.csv"), index=False)
+by_count.to_csv(run.new_artifact("cost_by_images.csv"))
+comparison = run.finish(
+    {f"benchmark.speedup.{name}": value for name, value in others.items()}
+    | {f"benchmark.speedup_50_epochs.{name}": value for name, value in whole.drop(benchmark.STUDY).items()}
+    | {f"benchmark.seconds_per_epoch.{name}": table["median"][name] for name in peers}
+    | {f"benchmark.microseconds_per_image.{count}": value for count, value in by_count["mean"].items()}
+    | {f"benchmark.peak_rss_mb.{count}_images": value for count, value in by_count["peak_rss_mb"].items()}
+    | {f"benchmark.share.{kind.replace(' ', '_').replace(',', '')}": value for kind, value in shares.items()}
+    | {
+        "benchmark.gemm_fraction": fraction,
+        "benchmark.gemm_rate_gflops": rate / 1e9,
+        "benchmark.peak_rss_mb": table["peak_rss_mb"][benchmark.STUDY],
+        "benchmark.idle_rss_mb": idle,
+        "benchmark.test_bce.study": results["study"].mean(),
+        "benchmark.test_bce.keras_fit": results["keras_fit"].mean(),
+    }
+)
+comparison
+
+# %% [markdown]
+# **Read next.** `02_train`, which trains this way. The roofline: Williams, Waterman and Patterson, "Roofline: an insightful
+# visual performance model for multicore architectures", CACM 52, 2009. How to measure on a shared machine: Hoefler and
+# Belli, "Scientific benchmarking of parallel computing systems", SC 2015.
