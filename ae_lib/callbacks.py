@@ -17,6 +17,8 @@ import numpy as np
 from IPython import get_ipython
 from IPython.display import clear_output
 
+INITIAL = "initial weights"  # their entry in a configuration
+
 
 class Progress(keras.callbacks.Callback):
     """One line per epoch: a bar, losses, images per second, time left.
@@ -56,20 +58,15 @@ class Progress(keras.callbacks.Callback):
 
 
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
-    """End training with an error when a loss is NaN or infinite, with the model as it was an epoch earlier."""
-
-    def on_train_begin(self, logs=None):  # noqa: D102
-        self.good = values(self.model)
+    """End training with an error as soon as a loss is NaN or infinite."""
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
         for name, value in logs.items():
             if not np.isfinite(value):
-                assign(self.model, self.good)
                 raise StudyError(
                     f"{name} is {value} after epoch {epoch + 1}; expected a finite number: lower learning_rate, and "
                     f"check the images for values outside [0, 1]. The model has its weights after epoch {epoch}."
                 )
-        self.good = values(self.model)
 
 
 class KeptState(keras.callbacks.Callback):
@@ -89,43 +86,65 @@ class KeptState(keras.callbacks.Callback):
 
     def __init__(self, model, others):
         super().__init__()
-        self.trained, self.others = model, others
+        self.trained, self.others, self.good = model, others, values(model)
         self.path, self.epoch, self.stopped, self.kept = None, 0, False, None
 
     def find(self, folder, configuration):
-        """Keep the state in ``folder`` and, if there is one of this configuration (a dict), put the model into it."""
-        self.configuration = configuration
+        """Keep the state in ``folder``; if there is one of this configuration, put the model into it.
+
+        Parameters
+        ----------
+        folder : path
+        configuration : dict
+            Everything that the weights depend on, as plain values. A state that differs from it in nothing but the
+            initial weights is taken, too, if the model has that state's weights: it is the model that was interrupted.
+        """
         digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
-        self.path = Path(folder) / f"{digest[:16]}.npz"
+        self.path, self.configuration = Path(folder) / f"{digest[:16]}.npz", configuration
         if self.path.is_file():
-            arrays, self.kept = _read_state(self.path)
-            self.epoch, self.stopped = self.kept["epoch"], self.kept["stopped"]
-            assign(self.trained, arrays[: len(variables(self.trained))])
-            self.remembered = arrays[len(variables(self.trained)) :]
-            print(f"going on after epoch {self.epoch}, where an earlier run was interrupted", flush=True)
-        else:
-            for other in sorted(self.path.parent.glob("*.npz")):
-                _, kept = _read_state(other)
-                changed = [name for name, value in configuration.items() if kept["configuration"].get(name) != value]
-                print(
-                    f"beginning anew: an interrupted run in {other.name}, at epoch {kept['epoch']}, differs in "
-                    f"{', '.join(changed)}",
-                    flush=True,
-                )
+            self._go_on(*_read_state(self.path))
+            return
+        for other in sorted(self.path.parent.glob("*.npz")):
+            arrays, kept = _read_state(other)
+            changed = [name for name, value in configuration.items() if kept["configuration"].get(name) != value]
+            if changed == [INITIAL] and _has_weights(self.trained, arrays):
+                self.path, self.configuration = other, kept["configuration"]
+                self._go_on(arrays, kept)
+                return
+            print(
+                f"beginning anew: an interrupted run in {other.name}, at epoch {kept['epoch']}, differs in "
+                f"{', '.join(changed)}",
+                flush=True,
+            )
+
+    def _go_on(self, arrays, kept):
+        own = len(variables(self.trained))
+        assign(self.trained, arrays[:own])
+        self.remembered, self.kept = arrays[own:], kept
+        self.epoch, self.stopped = kept["epoch"], kept["stopped"]
+        print(f"going on after epoch {self.epoch}, where an earlier run was interrupted", flush=True)
+
+    def restore(self):
+        """Put the model into its state after the last whole epoch."""
+        arrays = _read_state(self.path)[0] if self.path and self.path.is_file() else self.good
+        assign(self.trained, arrays[: len(variables(self.trained))])
 
     def on_train_begin(self, logs=None):  # noqa: D102
         if self.kept:
             self.model.history.history = self.kept["history"]
             self.model.history.epoch = list(range(self.epoch))
             for callback, plain, arrays in zip(self.others, self.kept["plain"], self.kept["arrays"], strict=True):
+                # Keras chooses at the first epoch's end what is better, and then turns the sign of min_delta, once.
+                getattr(callback, "_set_monitor_op", int)()
                 vars(callback).update(plain)
                 for name, positions in arrays.items():
                     setattr(callback, name, [self.remembered[i] for i in positions])
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
-        if self.path is None:
-            return
         arrays = values(self.model)
+        if self.path is None:
+            self.good = arrays
+            return
         first, remembered = len(arrays), []
         for callback in self.others:
             lists = {name: v for name, v in vars(callback).items() if _is_list_of_arrays(v)}
@@ -158,6 +177,10 @@ class KeptState(keras.callbacks.Callback):
     def on_train_end(self, logs=None):  # noqa: D102
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def _has_weights(model, arrays):
+    return all(np.array_equal(v.numpy(), kept) for v, kept in zip(model.variables, arrays, strict=False))
 
 
 def variables(model):

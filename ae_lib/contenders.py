@@ -19,6 +19,7 @@ import numpy as np
 
 LEARNING_RATE = 1e-3
 VALIDATION_BATCH = 1000
+LINEAR = (2, 5)  # layers without ReLU: the bottleneck, and the output, whose sigmoid is in the loss
 GEMM_SIZE = 2048  # large enough that a matrix product is bound by arithmetic alone
 GEMM_PRODUCTS = 10  # in each turn, about as long as an epoch
 
@@ -86,19 +87,18 @@ def keras_fit_tuned(train, val, batch_size, latent_dim):
     keras_fit(train, val, batch_size, latent_dim, jit_compile=True, steps_per_execution=49)
 
 
-def torch_eager(train, val, batch_size, latent_dim, compiled=False):
+def torch_eager(train, val, batch_size, latent_dim, compiled=False):  # pragma: no cover  # an optional peer
     """PyTorch as its tutorials write it: a loop over minibatches of a shuffled tensor."""
     import torch
     from torch import nn
 
-    sizes = [data.PIXELS, 256, 128, latent_dim, 128, 256, data.PIXELS]
     network = nn.Sequential()
-    for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (a, b) in enumerate(_shapes(latent_dim)):
         linear = nn.Linear(a, b)
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)
         network.append(linear)
-        if i not in (2, 5):  # the bottleneck and the output are linear; the loss has the sigmoid
+        if i not in LINEAR:
             network.append(nn.ReLU())
     x, v = (torch.from_numpy(data.as_flat_images(part)) for part in (train, val))
     # The fused step is PyTorch's fastest Adam on a CPU; tutorials leave it out.
@@ -126,29 +126,29 @@ def torch_eager(train, val, batch_size, latent_dim, compiled=False):
     in_turns(epoch)
 
 
-def torch_compiled(train, val, batch_size, latent_dim):
+def torch_compiled(train, val, batch_size, latent_dim):  # pragma: no cover  # an optional peer
     """PyTorch with ``torch.compile`` around network and loss, and the fused Adam."""
     torch_eager(train, val, batch_size, latent_dim, compiled=True)
 
 
-def jax_scan(train, val, batch_size, latent_dim):
+def jax_scan(train, val, batch_size, latent_dim):  # pragma: no cover  # an optional peer
     """JAX with the whole epoch in one compiled function, its minibatches in ``lax.scan``; Adam from Optax."""
     import jax
     import jax.numpy as jnp
     import optax
 
     x, v = (jnp.asarray(data.as_flat_images(part)) for part in (train, val))
-    sizes = [data.PIXELS, 256, 128, latent_dim, 128, 256, data.PIXELS]
     glorot = jax.nn.initializers.glorot_uniform()
-    keys = jax.random.split(jax.random.key(0), len(sizes))
-    weights = [(glorot(k, (a, b)), jnp.zeros(b)) for k, a, b in zip(keys, sizes, sizes[1:], strict=False)]
+    shapes = _shapes(latent_dim)
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    weights = [(glorot(key, shape), jnp.zeros(shape[1])) for key, shape in zip(keys, shapes, strict=True)]
     optimizer = optax.adam(LEARNING_RATE, eps=1e-7)
 
     def loss_of(weights, batch):
         h = batch
         for i, (w, b) in enumerate(weights):
             h = h @ w + b
-            if i not in (2, 5):
+            if i not in LINEAR:
                 h = jax.nn.relu(h)
         return optax.sigmoid_binary_cross_entropy(h, batch).mean()
 
@@ -179,6 +179,11 @@ def jax_scan(train, val, batch_size, latent_dim):
         return float(loss), float(val_loss)
 
     in_turns(epoch)
+
+
+def _shapes(latent_dim):
+    sizes = [data.PIXELS, 256, 128, latent_dim, 128, 256, data.PIXELS]
+    return list(zip(sizes, sizes[1:], strict=False))
 
 
 def gemm(*_):

@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 from ae_lib import StudyError, report, runs
-from ae_lib.profiles import FOLDER, SHARED, load_profile, notebooks, profile_file
+from ae_lib.profiles import FOLDER, SHARED, declared_parameters, load_profile, notebooks, profile_file
 
 import nbformat
 import numpy as np
@@ -114,6 +114,39 @@ def write_pairs():
             shutil.copy(folder / "mnist" / "figures" / f"{name}.png", runs.REFERENCE / "figures")
 
 
+def write_benchmark():
+    """Store the notebook of the last ``make benchmark`` beside its script, as if it had been run there.
+
+    Raises
+    ------
+    StudyError
+        If there is none, or its parameters were not the script's own.
+    """
+    for name in notebooks("benchmark"):
+        path = runs.reports_folder() / "benchmark" / f"{name}.ipynb"
+        if not path.is_file():
+            raise StudyError(f"{path} is missing; expected the notebook of a benchmark: run make benchmark first.")
+        notebook = nbformat.read(path, 4)
+        own = {parameter: default for parameter, (_, default) in declared_parameters(name).items()}
+        if notebook.metadata["study"]["parameters"] != own:
+            raise StudyError(
+                f"{path} was executed with other parameters; expected the script's own: run it with these."
+            )
+        runs.write_text(FOLDER / f"{name}.ipynb", nbformat.writes(storable(without_injected(notebook), True)) + "\n")
+
+
+def without_injected(notebook):
+    """An executed notebook without the cell of parameters that papermill put in, its later cells numbered one less."""
+    injected = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    for cell in injected:
+        notebook.cells.remove(cell)
+    for cell in notebook.cells:
+        for counted in (cell, *cell.get("outputs", [])):
+            if counted.get("execution_count"):
+                counted.execution_count -= sum(cell.execution_count < counted.execution_count for cell in injected)
+    return notebook
+
+
 @contextlib.contextmanager
 def _executed(parameters):
     with tempfile.TemporaryDirectory() as folder:
@@ -148,11 +181,14 @@ def main(arguments=None):
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("measure", help="write reports/reference/<profile>.json").add_argument("profile")
     commands.add_parser("baselines", help="execute and store the paired and the golden notebooks")
+    commands.add_parser("benchmark", help="store the notebook of the last benchmark")
     options = parser.parse_args(arguments)
     try:
         report.make_folders_absolute()
         if options.command == "measure":
             report.say(f"wrote {measure(options.profile)}")
+        elif options.command == "benchmark":
+            write_benchmark()
         else:
             write_golden()
             write_pairs()

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
-from ae_lib import StudyError, callbacks
+from ae_lib import StudyError
+from ae_lib.callbacks import INITIAL, KeptState, Progress, StopOnNonFiniteLoss, plain_attributes
 
 import keras
 import numpy as np
@@ -65,7 +66,7 @@ def _layers(model):
         yield from _layers(layer)
 
 
-def fit(model, x_train, x_val, settings, more_callbacks=(), state_folder=None):
+def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None):
     """Train an autoencoder to reproduce its input, with Adam and binary cross-entropy.
 
     A whole epoch (the order of the images, every minibatch, the last and smaller one included, the validation pass) is
@@ -79,7 +80,7 @@ def fit(model, x_train, x_val, settings, more_callbacks=(), state_folder=None):
     x_train, x_val : arrays, shape (n, ...)
         Training and validation images: uint8, divided by 255 in the graph, or float32 in [0, 1].
     settings : Settings
-    more_callbacks : sequence of keras.callbacks.Callback
+    callbacks : sequence of keras.callbacks.Callback
         They see epochs, and one batch per epoch.
     state_folder : path, optional
         Where the state is kept after each epoch until training ends, so that the same call, made again after an
@@ -95,7 +96,7 @@ def fit(model, x_train, x_val, settings, more_callbacks=(), state_folder=None):
     ------
     StudyError
         If a batch is larger than the training set, images are neither uint8 nor float32, or a loss is not finite any
-        more: then the model has the weights of the last epoch for which it was.
+        more. Whatever ends training early, the model then has its weights after the last whole and finite epoch.
     """
     if settings.batch_size > len(x_train):
         raise StudyError(
@@ -110,9 +111,9 @@ def fit(model, x_train, x_val, settings, more_callbacks=(), state_folder=None):
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     model.compile(optimizer, "binary_crossentropy", jit_compile=compiler == "xla")
     optimizer.build(model.trainable_variables)
-    kept = callbacks.KeptState(model, more_callbacks)
+    kept = KeptState(model, callbacks)
     if state_folder is not None:
-        kept.find(state_folder, _configuration(model, x_train, x_val, settings, compiler, more_callbacks))
+        kept.find(state_folder, _configuration(model, x_train, x_val, settings, compiler, callbacks))
     model.train_step = _Epoch(model, x_train, x_val, settings.batch_size)
     try:
         return model.fit(
@@ -122,31 +123,34 @@ def fit(model, x_train, x_val, settings, more_callbacks=(), state_folder=None):
             steps_per_epoch=1,
             shuffle=False,  # the permutations are the shuffling
             callbacks=[
-                callbacks.StopOnNonFiniteLoss(),
-                *more_callbacks,
+                StopOnNonFiniteLoss(),
+                *callbacks,
                 keras.callbacks.History(),  # before what keeps it
                 kept,
-                callbacks.Progress(len(x_train)),
+                Progress(len(x_train)),
             ],
             verbose=0,
         )
+    except BaseException:  # Ctrl-C included, which may come between an epoch and what is kept of it
+        kept.restore()
+        raise
     finally:  # an ordinary model again
         del model.train_step
         model.train_function = None
 
 
-def _configuration(model, x_train, x_val, settings, compiler, more_callbacks):
+def _configuration(model, x_train, x_val, settings, compiler, callbacks):
     """Everything that the weights depend on, but for the machine and the number of epochs."""
     return {
         "model": hashlib.sha256(json.dumps(model.get_config(), default=str).encode()).hexdigest(),
-        "initial weights": [_sha256(variable.numpy()) for variable in model.variables],
+        INITIAL: [_sha256(variable.numpy()) for variable in model.variables],
         "training images": _sha256(x_train),
         "validation images": _sha256(x_val),
         "batch_size": settings.batch_size,
         "learning_rate": str(keras.saving.serialize_keras_object(settings.learning_rate)),
         "seed": settings.seed,
         "compiler": compiler,
-        "callbacks": [[type(c).__name__, callbacks.plain_attributes(c)] for c in more_callbacks],
+        "callbacks": [[type(c).__name__, plain_attributes(c)] for c in callbacks],
         "versions": {name: version(name) for name in ("tensorflow", "keras")},
     }
 

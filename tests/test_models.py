@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-QUICK = training.Settings(epochs=2, batch_size=100)
+QUICK = training.Settings(epochs=1, batch_size=100, compiler="none")
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Reference values, tolerances and stored notebooks."""
 
-from ae_lib import reference, runs
+import shutil
+
+from ae_lib import profiles, reference, runs
 
 import nbformat
 import pytest
@@ -52,3 +54,35 @@ def test_stored_notebook_keeps_no_trace_of_the_run():
     kept = reference.storable(notebook, with_images=False)
     assert kept.cells[0].outputs[0].data == {"text/plain": "x"}
     assert "study" not in kept.metadata
+
+
+def benchmark_notebook(folder, parameters):
+    """What `make benchmark` leaves: papermill's parameters stand second, and every cell was executed."""
+    injected = nbformat.v4.new_code_cell("p = 1", execution_count=2, metadata={"tags": ["injected-parameters"]})
+    outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "3"}, execution_count=3)]
+    cells = [nbformat.v4.new_code_cell("p = 1", execution_count=1), injected]
+    cells += [nbformat.v4.new_code_cell("3", execution_count=3, outputs=outputs)]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"study": {"parameters": parameters}})
+    (folder / "benchmark").mkdir()
+    nbformat.write(notebook, folder / "benchmark" / "11_benchmark.ipynb")
+
+
+def test_the_benchmark_is_stored_as_if_run_beside_its_script(monkeypatch, tmp_path):
+    own = {name: default for name, (_, default) in profiles.declared_parameters("11_benchmark").items()}
+    monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
+    monkeypatch.setattr(reference, "FOLDER", tmp_path)
+    shutil.copy(profiles.FOLDER / "jupytext.toml", tmp_path)
+    benchmark_notebook(tmp_path, own)
+    assert reference.main(["benchmark"]) == 0
+    stored = nbformat.read(tmp_path / "11_benchmark.ipynb", 4)
+    assert [cell.execution_count for cell in stored.cells] == [1, 2]
+    assert stored.cells[1].outputs[0].execution_count == 2
+
+
+def test_only_a_benchmark_with_the_scripts_parameters_is_stored(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
+    assert reference.main(["benchmark"]) == 1
+    assert "expected the notebook of a benchmark: run make benchmark first." in capsys.readouterr().err
+    benchmark_notebook(tmp_path, {"images": 10})
+    assert reference.main(["benchmark"]) == 1
+    assert "executed with other parameters" in capsys.readouterr().err

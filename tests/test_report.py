@@ -338,6 +338,12 @@ def test_with_a_download_mnist_is_taken(monkeypatch):
     assert report.choose_profile() == ("mnist", None)
 
 
+def test_the_benchmark_is_a_profile_of_its_own():
+    assert list(profiles.notebooks("benchmark")) == ["11_benchmark"]
+    assert "11_benchmark" not in profiles.notebooks("mnist")
+    assert profiles.notebooks("mnist") == profiles.notebooks("digits")
+
+
 def test_the_studys_own_profiles_are_valid():
     mnist = profiles.load_profile("mnist")
     assert mnist["02_train"] == {
@@ -345,7 +351,7 @@ def test_the_studys_own_profiles_are_valid():
         "epochs": 50, "batch_size": 256, "learning_rate": 0.001, "seed": 0, "compiler": "auto",
     }  # fmt: skip
     for path in profiles.PARAMS.glob("*.yaml"):
-        assert set(profiles.load_profile(path.stem)) == set(profiles.notebooks())
+        assert set(profiles.load_profile(path.stem)) == set(profiles.notebooks(path.stem))
 
 
 def test_a_notebook_before_the_one_it_needs_says_so(tmp_path):

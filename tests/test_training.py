@@ -89,9 +89,9 @@ def test_one_epoch_is_what_keras_does_with_the_same_minibatches(digits):
 
 
 def test_same_seed_same_weights(digits):
-    first, _ = fit(digits, settings=training.Settings(2, 100, seed=1))
-    again, _ = fit(digits, settings=training.Settings(2, 100, seed=1))
-    other, _ = fit(digits, settings=training.Settings(2, 100, seed=2))
+    first, _ = fit(digits, settings=training.Settings(2, 100, seed=1, compiler="none"))
+    again, _ = fit(digits, settings=training.Settings(2, 100, seed=1, compiler="none"))
+    other, _ = fit(digits, settings=training.Settings(2, 100, seed=2, compiler="none"))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
@@ -195,6 +195,27 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(digits, tmp_path, capsys
     said = capsys.readouterr().out
     assert "going on after epoch 2" in said
     assert "going on after epoch 3" in said
+
+
+def test_the_same_model_goes_on_when_its_cell_is_run_again(digits, tmp_path, capsys):
+    class Late(keras.callbacks.Callback):
+        """Ctrl-C after the weights have moved, before the epoch is over."""
+
+        at = [2]
+
+        def on_train_batch_end(self, batch, logs=None):
+            if len(self.model.history.epoch) in self.at:
+                self.at.clear()
+                raise KeyboardInterrupt
+
+    expected, _ = fit(digits)
+    model = network()
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, model, more=[Late()], state_folder=tmp_path)
+    weights, history = fit(digits, model, more=[Late()], state_folder=tmp_path)
+    np.testing.assert_array_equal(weights, expected)
+    assert history.epoch == [0, 1, 2, 3]
+    assert "going on after epoch 2" in capsys.readouterr().out
 
 
 KILLED = """
