@@ -32,7 +32,8 @@ test: $(READY) ## test the library, replay the golden notebooks, check the guard
 	$(BIN)/python -m pytest tests --cov --cov-report=term
 	$(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env --nbval-cell-timeout=600 tests/golden
 
-validate: $(READY) ## replay the MNIST notebooks and compare their outputs: needs MNIST
+validate: $(READY) ## replay the MNIST notebooks and compare their outputs, kill and resume a training: needs MNIST
+	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_mnist.py
 	$(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env --nbval-cell-timeout=1800 \
 		--ignore=notebooks/11_benchmark.ipynb notebooks
 
