@@ -1,7 +1,6 @@
 """What training costs: a race of processes that take turns, the operations of an epoch, and where its time goes."""
 
 import contextlib
-import glob
 import json
 import os
 import re
@@ -157,11 +156,7 @@ def operations(images, validation, latent_dim=32):
     Forward, the gradient of the weights, and the gradient of the inputs, which the first layer does not need; the
     validation pass is forward only.
     """
-    units = [
-        count for _, count, _, _ in models.layer_table(models.dense_autoencoder(latent_dim=latent_dim).autoencoder)
-    ]
-    sizes = [contenders.data.PIXELS, *units]
-    weights = [a * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    weights = [inputs * outputs for inputs, outputs in contenders.shapes(latent_dim)]
     return images * 2 * (3 * sum(weights) - weights[0]) + validation * 2 * sum(weights)
 
 
@@ -209,8 +204,8 @@ def _traced(folder):
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
     profile = xplane_pb2.XSpace()
-    (path,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
-    profile.ParseFromString(Path(path).read_bytes())
+    (path,) = Path(folder).rglob("*.xplane.pb")
+    profile.ParseFromString(path.read_bytes())
     seconds = {}
     for plane in profile.planes:
         for line in plane.lines:

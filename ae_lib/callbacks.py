@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import sys
@@ -86,7 +87,8 @@ class KeptState(keras.callbacks.Callback):
 
     def __init__(self, model, others):
         super().__init__()
-        self.trained, self.others, self.good = model, others, values(model)
+        self.set_model(model)
+        self.others, self.good = others, values(model)
         self.path, self.epoch, self.stopped, self.kept = None, 0, False, None
 
     def find(self, folder, configuration):
@@ -107,7 +109,7 @@ class KeptState(keras.callbacks.Callback):
         for other in sorted(self.path.parent.glob("*.npz")):
             arrays, kept = _read_state(other)
             changed = [name for name, value in configuration.items() if kept["configuration"].get(name) != value]
-            if changed == [INITIAL] and _has_weights(self.trained, arrays):
+            if changed == [INITIAL] and _has_weights(self.model, arrays):
                 self.path, self.configuration = other, kept["configuration"]
                 self._go_on(arrays, kept)
                 return
@@ -118,16 +120,16 @@ class KeptState(keras.callbacks.Callback):
             )
 
     def _go_on(self, arrays, kept):
-        own = len(variables(self.trained))
-        assign(self.trained, arrays[:own])
-        self.remembered, self.kept = arrays[own:], kept
+        own = len(variables(self.model))
+        assign(self.model, arrays[:own])
+        self.remembered, self.kept = iter(arrays[own:]), kept
         self.epoch, self.stopped = kept["epoch"], kept["stopped"]
         print(f"going on after epoch {self.epoch}, where an earlier run was interrupted", flush=True)
 
     def restore(self):
         """Put the model into its state after the last whole epoch."""
         arrays = _read_state(self.path)[0] if self.path and self.path.is_file() else self.good
-        assign(self.trained, arrays[: len(variables(self.trained))])
+        assign(self.model, arrays[: len(variables(self.model))])
 
     def on_train_begin(self, logs=None):  # noqa: D102
         if self.kept:
@@ -137,27 +139,22 @@ class KeptState(keras.callbacks.Callback):
                 # Keras chooses at the first epoch's end what is better, and then turns the sign of min_delta, once.
                 getattr(callback, "_set_monitor_op", int)()
                 vars(callback).update(plain)
-                for name, positions in arrays.items():
-                    setattr(callback, name, [self.remembered[i] for i in positions])
+                for name, count in arrays.items():
+                    setattr(callback, name, list(itertools.islice(self.remembered, count)))
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
         arrays = values(self.model)
         if self.path is None:
             self.good = arrays
             return
-        first, remembered = len(arrays), []
-        for callback in self.others:
-            lists = {name: v for name, v in vars(callback).items() if _is_list_of_arrays(v)}
-            remembered.append({})
-            for name, value in lists.items():
-                remembered[-1][name] = list(range(len(arrays) - first, len(arrays) - first + len(value)))
-                arrays += value
+        lists = [{n: v for n, v in vars(callback).items() if _is_list_of_arrays(v)} for callback in self.others]
+        arrays += [array for named in lists for value in named.values() for array in value]
         state = {
             "epoch": epoch + 1,
             "stopped": self.model.stop_training,
             "history": self.model.history.history,
             "plain": [plain_attributes(callback) for callback in self.others],
-            "arrays": remembered,
+            "arrays": [{name: len(value) for name, value in named.items()} for named in lists],
             "configuration": self.configuration,
         }
         temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")

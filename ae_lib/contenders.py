@@ -93,7 +93,7 @@ def torch_eager(train, val, batch_size, latent_dim, compiled=False):  # pragma: 
     from torch import nn
 
     network = nn.Sequential()
-    for i, (a, b) in enumerate(_shapes(latent_dim)):
+    for i, (a, b) in enumerate(shapes(latent_dim)):
         linear = nn.Linear(a, b)
         nn.init.xavier_uniform_(linear.weight)
         nn.init.zeros_(linear.bias)
@@ -139,9 +139,9 @@ def jax_scan(train, val, batch_size, latent_dim):  # pragma: no cover  # an opti
 
     x, v = (jnp.asarray(data.as_flat_images(part)) for part in (train, val))
     glorot = jax.nn.initializers.glorot_uniform()
-    shapes = _shapes(latent_dim)
-    keys = jax.random.split(jax.random.key(0), len(shapes))
-    weights = [(glorot(key, shape), jnp.zeros(shape[1])) for key, shape in zip(keys, shapes, strict=True)]
+    layers = shapes(latent_dim)
+    keys = jax.random.split(jax.random.key(0), len(layers))
+    weights = [(glorot(key, shape), jnp.zeros(shape[1])) for key, shape in zip(keys, layers, strict=True)]
     optimizer = optax.adam(LEARNING_RATE, eps=1e-7)
 
     def loss_of(weights, batch):
@@ -181,8 +181,10 @@ def jax_scan(train, val, batch_size, latent_dim):  # pragma: no cover  # an opti
     in_turns(epoch)
 
 
-def _shapes(latent_dim):
-    sizes = [data.PIXELS, 256, 128, latent_dim, 128, 256, data.PIXELS]
+def shapes(latent_dim):
+    """Shapes (inputs, outputs) of the network's weights, from the first layer to the last."""
+    layers = models.layer_table(models.dense_autoencoder(latent_dim=latent_dim).autoencoder)
+    sizes = [data.PIXELS, *(units for _, units, _, _ in layers)]
     return list(zip(sizes, sizes[1:], strict=False))
 
 

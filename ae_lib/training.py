@@ -95,8 +95,9 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None):
     Raises
     ------
     StudyError
-        If a batch is larger than the training set, images are neither uint8 nor float32, or a loss is not finite any
-        more. Whatever ends training early, the model then has its weights after the last whole and finite epoch.
+        If a batch is larger than the training set, images are neither uint8 nor float32, the kept state is of a later
+        epoch than the last one asked for, or a loss is not finite any more. Whatever ends training early, the model
+        then has its weights after the last whole and finite epoch.
     """
     if settings.batch_size > len(x_train):
         raise StudyError(
@@ -114,6 +115,11 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None):
     kept = KeptState(model, callbacks)
     if state_folder is not None:
         kept.find(state_folder, _configuration(model, x_train, x_val, settings, compiler, callbacks))
+    if kept.epoch > settings.epochs:
+        raise StudyError(
+            f"{kept.path} holds a run interrupted after epoch {kept.epoch}; expected one of at most {settings.epochs}: "
+            "raise epochs to go on with it, or remove the file to begin anew."
+        )
     model.train_step = _Epoch(model, x_train, x_val, settings.batch_size)
     try:
         return model.fit(

@@ -132,11 +132,9 @@ def test_pages_say_at_once_that_they_are_not_mnist_and_load_nothing(good):
 
 def test_second_run_does_nothing_and_a_touched_notebook_runs_alone(project, make, good):
     before = {p: p.stat().st_mtime_ns for p in (project / "reports" / "small").iterdir() if p.is_file()}
-    begun = time.monotonic()
     code, errors = make("small")
     assert (code, ran(errors)) == (0, [])
     assert "up to date" in errors
-    assert time.monotonic() - begun < 5
     time.sleep(0.05)
     os.utime(project / "notebooks" / "03_evaluate.py")
     code, errors = make("small")

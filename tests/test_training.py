@@ -305,6 +305,14 @@ def test_other_images_begin_anew(digits, tmp_path):
     assert history.history == expected.history
 
 
+def test_fewer_epochs_than_are_kept_are_refused(digits, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, more=[Interrupt(3)], state_folder=tmp_path)
+    with pytest.raises(StudyError, match="interrupted after epoch 3; expected one of at most 2: raise epochs"):
+        fit(digits, settings=training.Settings(2, 100, compiler="none"), more=[Interrupt(99)], state_folder=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_more_epochs_go_on_from_a_shorter_run(digits, tmp_path):
     expected, _ = fit(digits)
     with pytest.raises(KeyboardInterrupt):
