@@ -91,7 +91,7 @@ class KeptState(keras.callbacks.Callback):
         self.others, self.good = others, values(model)
         self.path, self.epoch, self.stopped, self.kept = None, 0, False, None
 
-    def find(self, folder, configuration):
+    def find(self, folder, configuration, epochs):
         """Keep the state in ``folder``; if there is one of this configuration, put the model into it.
 
         Parameters
@@ -100,18 +100,25 @@ class KeptState(keras.callbacks.Callback):
         configuration : dict
             Everything that the weights depend on, as plain values. A state that differs from it in nothing but the
             initial weights is taken, too, if the model has that state's weights: it is the model that was interrupted.
+        epochs : int
+            After how many training is to end.
+
+        Raises
+        ------
+        StudyError
+            If the state is of a later epoch, or cannot be read. The model is then as it was.
         """
         digest = hashlib.sha256(json.dumps(configuration, sort_keys=True).encode()).hexdigest()
         self.path, self.configuration = Path(folder) / f"{digest[:16]}.npz", configuration
         if self.path.is_file():
-            self._go_on(*_read_state(self.path))
+            self._go_on(*_read_state(self.path), epochs)
             return
         for other in sorted(self.path.parent.glob("*.npz")):
             arrays, kept = _read_state(other)
             changed = [name for name, value in configuration.items() if kept["configuration"].get(name) != value]
             if changed == [INITIAL] and _has_weights(self.model, arrays):
                 self.path, self.configuration = other, kept["configuration"]
-                self._go_on(arrays, kept)
+                self._go_on(arrays, kept, epochs)
                 return
             print(
                 f"beginning anew: an interrupted run in {other.name}, at epoch {kept['epoch']}, differs in "
@@ -119,7 +126,12 @@ class KeptState(keras.callbacks.Callback):
                 flush=True,
             )
 
-    def _go_on(self, arrays, kept):
+    def _go_on(self, arrays, kept, epochs):
+        if kept["epoch"] > epochs:
+            raise StudyError(
+                f"{self.path} holds a run interrupted after epoch {kept['epoch']}; expected one of at most {epochs}: "
+                "raise epochs to go on with it, or remove the file to begin anew."
+            )
         own = len(variables(self.model))
         assign(self.model, arrays[:own])
         self.remembered, self.kept = iter(arrays[own:]), kept

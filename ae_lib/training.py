@@ -114,12 +114,8 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None):
     optimizer.build(model.trainable_variables)
     kept = KeptState(model, callbacks)
     if state_folder is not None:
-        kept.find(state_folder, _configuration(model, x_train, x_val, settings, compiler, callbacks))
-    if kept.epoch > settings.epochs:
-        raise StudyError(
-            f"{kept.path} holds a run interrupted after epoch {kept.epoch}; expected one of at most {settings.epochs}: "
-            "raise epochs to go on with it, or remove the file to begin anew."
-        )
+        configuration = _configuration(model, x_train, x_val, settings, compiler, callbacks)
+        kept.find(state_folder, configuration, settings.epochs)
     model.train_step = _Epoch(model, x_train, x_val, settings.batch_size)
     try:
         return model.fit(

@@ -308,9 +308,13 @@ def test_other_images_begin_anew(digits, tmp_path):
 def test_fewer_epochs_than_are_kept_are_refused(digits, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(digits, more=[Interrupt(3)], state_folder=tmp_path)
+    model, settings = network(), training.Settings(2, 100, compiler="none")
+    before = model.get_weights()
     with pytest.raises(StudyError, match="interrupted after epoch 3; expected one of at most 2: raise epochs"):
-        fit(digits, settings=training.Settings(2, 100, compiler="none"), more=[Interrupt(99)], state_folder=tmp_path)
+        training.fit(model, digits.pixels_train, digits.pixels_val, settings, [Interrupt(99)], tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
+    for a, b in zip(before, model.get_weights(), strict=True):  # whoever removes the file begins anew with this model
+        np.testing.assert_array_equal(a, b)
 
 
 def test_more_epochs_go_on_from_a_shorter_run(digits, tmp_path):
