@@ -53,7 +53,7 @@ peers: $(READY) ## install PyTorch and JAX beside the locked packages, for `make
 lock: $(READY) ## resolve requirements.lock again from pyproject.toml
 	$(BIN)/pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra test --universal --python-version 3.11 --fork-strategy fewest \
-		--generate-hashes --upgrade --quiet --custom-compile-command 'make lock' --output-file requirements.lock
+		--generate-hashes --no-strip-extras --upgrade --quiet --custom-compile-command 'make lock' --output-file requirements.lock
 
 clean: ## remove .venv and the results of runs; reference results stay
 	rm -rf .venv .pytest_cache .ruff_cache .coverage *.egg-info

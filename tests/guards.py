@@ -57,7 +57,7 @@ def mostly_compared(notebook):
 def versions_agree(pyproject, lock, environment):
     """The lock satisfies pyproject.toml, carries hashes and no address; environment.yml installs that lock."""
     problems = []
-    names = re.findall(r"^([\w.-]+)==([\w.]+)[^\\\n]*\\$", lock, re.M)
+    names = re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.]+)[^\\\n]*\\$", lock, re.M)
     pinned = dict(names)
     # The benchmark's peers are nobody's dependency: they are pinned where they are named, and installed by who wants them.
     extras = pyproject["project"]["optional-dependencies"]["test"]
@@ -67,7 +67,7 @@ def versions_agree(pyproject, lock, environment):
             problems.append(f"{requirement.name} is not in the lock")
         elif pinned[requirement.name] not in requirement.specifier:
             problems.append(f"the lock's {requirement.name} {pinned[requirement.name]} is not {requirement.specifier}")
-    entries = re.split(r"^(?=[\w.-]+==)", lock, flags=re.M)[1:]
+    entries = re.split(r"^(?=[\w.,[\]-]+==)", lock, flags=re.M)[1:]
     problems += [f"{e.split()[0]} has no hash in the lock" for e in entries if "--hash=sha256:" not in e]
     if "://" in lock:
         problems.append("the lock holds an address")
