@@ -223,7 +223,7 @@ def loss_curves(history, floors, caption):
 
 
 @_styled
-def intervals_by_group(tables, caption, xlabel, ylabel):
+def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
     """Means with their intervals by group, one marker style per model.
 
     Parameters
@@ -231,6 +231,8 @@ def intervals_by_group(tables, caption, xlabel, ylabel):
     tables : dict
         Label to a pandas.DataFrame with columns mean, low, high and the groups as index.
     caption, xlabel, ylabel : str
+    bottom : float, optional
+        Where the vertical axis begins; None leaves it to the values.
     """
     figure = _figure(caption, height=2.8)
     axes = figure.subplots()
@@ -239,7 +241,7 @@ def intervals_by_group(tables, caption, xlabel, ylabel):
         error = [table["mean"] - table["low"], table["high"] - table["mean"]]
         axes.errorbar(x, table["mean"], error, label=label, **{**style, "linestyle": "none"}, capsize=3, markersize=4.5)
     axes.set_xticks(range(len(table)), [str(group) for group in table.index])
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(bottom, None))
     _legend_above(axes)
     return figure
 
@@ -258,12 +260,42 @@ def lines(curves, caption, xlabel, ylabel, shade=None):
     """
     figure = _figure(caption, height=2.8)
     axes = figure.subplots()
-    for (label, curve), style in zip(curves.items(), STYLES, strict=False):
-        axes.plot(curve.index, curve["mean"], label=label, markersize=4, **style)
-        if "low" in curve:
-            axes.fill_between(curve.index, curve["low"], curve["high"], color=style["color"], alpha=0.2, linewidth=0)
+    _draw_curves(axes, curves)
     if shade:
         axes.axvspan(*shade, color="#eeeeee", zorder=0)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
     _legend_above(axes)
+    return figure
+
+
+def _draw_curves(axes, curves):
+    for (label, curve), style in zip(curves.items(), STYLES, strict=False):
+        marker = {"markersize": 4} if len(curve) <= 20 else {"marker": "none"}
+        axes.plot(curve.index, curve["mean"], label=label, **{**style, **marker})
+        if "low" in curve:
+            axes.fill_between(curve.index, curve["low"], curve["high"], color=style["color"], alpha=0.2, linewidth=0)
+
+
+@_styled
+def line_panels(panels, caption, xlabels, ylabels):
+    """Panels of curves, four to a row, on one vertical scale from 0 to 1, with one legend.
+
+    Parameters
+    ----------
+    panels : dict
+        Title to curves, each as in `lines`; the same labels in every panel; values in [0, 1].
+    caption : str
+    xlabels, ylabels : sequences of str
+        One for each panel.
+    """
+    per_row = min(4, len(panels))
+    n_rows = -(-len(panels) // per_row)
+    figure = _figure(caption, height=2.2 * n_rows + 0.4 if n_rows > 1 else 3.0)
+    grid = figure.subplots(n_rows, per_row, squeeze=False)
+    for axes, (title, curves), xlabel, ylabel in zip(grid.flat, panels.items(), xlabels, ylabels, strict=False):
+        _draw_curves(axes, curves)
+        axes.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(-0.02, 1.02))
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
     return figure

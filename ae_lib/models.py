@@ -6,6 +6,7 @@ import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 
 import keras
+import numpy as np
 from keras import layers
 
 
@@ -71,6 +72,43 @@ def _stack(name, input_dim, hidden, last):
     for number, units in enumerate(hidden, 1):
         x = layers.Dense(units, activation="relu", name=f"{name}_{number}")(x)
     return keras.Model(inputs, last(x), name=name)
+
+
+def stacked(autoencoders):
+    """Put k dense autoencoders of one shape side by side, so that they are trained in one go, each on its own images.
+
+    They share nothing: the gradient of each depends on its own images only. The loss is the mean over all k, so each
+    gradient is k times smaller than it would be alone; Adam divides by the gradient's size and takes notice of that only
+    through its epsilon.
+
+    Parameters
+    ----------
+    autoencoders : sequence of k keras.Model, as `dense_autoencoder` builds them
+        Their weights are the initial ones; they are copied.
+
+    Returns
+    -------
+    keras.Model, (n, k, 784) → (n, k, 784)
+        Not compiled.
+
+    Raises
+    ------
+    StudyError
+        If the autoencoders have different layers.
+    """
+    tables = [layer_table(model) for model in autoencoders]
+    if any(table != tables[0] for table in tables):
+        raise StudyError("The autoencoders have different layers; expected the same units in each: build them alike.")
+    k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
+    images = x = keras.Input((k, input_dim), name="images")
+    for name, units, activation, _ in tables[0]:
+        x = layers.EinsumDense(
+            "nki,kio->nko", (k, units), bias_axes="ko", activation=activation, name=name, kernel_initializer="zeros"
+        )(x)
+    model = keras.Model(images, x, name="stacked")
+    weights = zip(*(autoencoder.get_weights() for autoencoder in autoencoders), strict=True)
+    model.set_weights([np.stack(one) for one in weights])
+    return model
 
 
 def halves(autoencoder):

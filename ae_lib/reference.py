@@ -88,8 +88,7 @@ def tolerance(value, others):
 
 def _metrics(profile, seed, compiler, settings):
     sections = yaml.safe_load(profile_file(profile).read_text(encoding="utf-8")) or {}
-    sections[SHARED] = {**(sections.get(SHARED) or {}), "seed": seed}
-    sections["02_train"] = {**(sections.get("02_train") or {}), "compiler": compiler}
+    sections[SHARED] = {**(sections.get(SHARED) or {}), "seed": seed, "compiler": compiler}
     with tempfile.TemporaryDirectory() as folder:
         variation = Path(folder) / profile_file(profile).name
         variation.write_text(yaml.safe_dump(sections), encoding="utf-8")

@@ -81,3 +81,11 @@ def test_lines_with_and_without_bands():
     axes = drawn(figures.lines(curves, CAPTION, "distance", "error", shade=(1, 2))).axes[0]
     assert len(axes.lines) == 2
     assert len(axes.collections) == 1
+
+
+@pytest.mark.parametrize("count", [2, 7])
+def test_line_panels_share_a_legend(count):
+    panels = {str(i): {"a": INTERVALS / 4, "b": INTERVALS[["mean"]] / 5} for i in range(count)}
+    figure = drawn(figures.line_panels(panels, CAPTION, ["strength"] * count, ["share"] * count))
+    assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
+    assert sum(axes.get_visible() for axes in figure.axes) == count
