@@ -63,16 +63,17 @@ def results_table(metrics):
 
 
 def write_front_page(folder, profile, fallback):
-    """Write ``index.html`` from run.json and metrics.json."""
+    """Write ``index.html`` from run.json, metrics.json, the verdicts and the notebooks' claims."""
     metrics, run = runs.read_json(folder / "metrics.json"), runs.read_json(folder / "run.json")
     reference, verdicts = runs.reference(profile), runs.read_json(folder / "artifacts" / "verdicts.json")
     # A published metric that the run did not give is not reproduced.
     comparison = runs.Comparison(dict.fromkeys(reference, float("nan")) | metrics, reference)
+    claims = [c for path in sorted((folder / "artifacts").glob("*.claims.json")) for c in runs.read_json(path)]
     titles = {name: heading(nbformat.read(folder / f"{name}.ipynb", 4)) for name in notebooks(profile)}
     models, rows = results_table(metrics)
     body = TEMPLATES.get_template("front.html.j2").render(
         profile=profile, run=run, titles=titles, models=models, rows=rows, fallback=fallback, verdicts=verdicts,
-        comparison=comparison, floor=metrics.get("data.test.entropy_floor"), total=sum(run["seconds"].values()),
+        claims=claims, comparison=comparison, floor=metrics.get("data.test.entropy_floor"), total=sum(run["seconds"].values()),
     )  # fmt: skip
     page = TEMPLATES.get_template("page.html.j2").render(
         title="Autoencoders on MNIST: a reference study",

@@ -93,7 +93,7 @@ class Run:
             (self.stage / "figures" / f"{name}.png").write_bytes(png.getvalue())
         display(Image(png.getvalue(), alt=caption))
 
-    def finish(self, metrics):
+    def finish(self, metrics, claims=()):
         """Publish what this notebook wrote together with its metrics, and compare these with the reference.
 
         Parameters
@@ -101,6 +101,8 @@ class Run:
         metrics : dict
             Names ``<model>.<split>.<metric>`` to numbers. They replace this notebook's earlier ones in
             ``metrics.json``.
+        claims : sequence of (claim, measured, baseline, verdict)
+            For the report's front page, each shown as its ``str``; numbers as `ae_lib.metrics.Interval`.
 
         Returns
         -------
@@ -109,6 +111,9 @@ class Run:
         metrics = {name: float(value) for name, value in metrics.items()}
         with explained_write_errors(self.folder):
             write_json(self.new_artifact(f"{self.notebook}.metrics.json"), metrics)
+            write_json(
+                self.new_artifact(f"{self.notebook}.claims.json"), [[str(cell) for cell in row] for row in claims]
+            )
             for path in sorted(self.stage.glob("*/*")):
                 target = self.folder / path.relative_to(self.stage)
                 target.parent.mkdir(exist_ok=True)

@@ -40,7 +40,8 @@ run.finish({"dense.val.bce": 0.1})
     "03_evaluate": """
 run.artifact("model.txt", made_by="02_train")
 runs.write_json(run.new_artifact("verdicts.json"), {"mse": "yes"})
-run.finish({"dense.test.mse": 0.5, "dense.test.mse.low": 0.4, "dense.test.mse.high": 0.6})
+claims = [("It is small", "0.5 [0.4, 0.6]", "PCA 0.7", "yes")]
+run.finish({"dense.test.mse": 0.5, "dense.test.mse.low": 0.4, "dense.test.mse.high": 0.6}, claims)
 """,
 }
 
@@ -128,6 +129,11 @@ def test_pages_say_at_once_that_they_are_not_mnist_and_load_nothing(good):
         page = good[name].decode()
         assert "These are not MNIST's results" in page[page.index("</nav>") :][:200]
         assert not re.search(r"<(?:script|link|iframe)|(?:src|url)[=(][\"']?(?:https?:)?//", page)
+
+
+def test_front_page_lists_each_claim_with_its_baseline_and_verdict(good):
+    row = ["It is small", "0.5 [0.4, 0.6]", "PCA 0.7", "yes"]
+    assert "<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" in good["index.html"].decode()
 
 
 def test_second_run_does_nothing_and_a_touched_notebook_runs_alone(project, make, good):
