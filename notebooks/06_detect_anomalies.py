@@ -356,7 +356,7 @@ by_seed.to_csv(run.new_artifact("oneclass.csv"), index=False)
 digits_table = (
     by_seed.groupby("score", sort=False)[list(classes)].agg(["mean", "std"]).stack(level=0, future_stack=True)
 )
-digits_table.apply(lambda r: f"{r['mean']:.4f}" + f" ± {r['std']:.4f}" * (r["std"] == r["std"]), axis=1).unstack(
+digits_table.apply(lambda r: f"{r['mean']:.4f}" + (f" ± {r['std']:.4f}" if r["std"] >= 0 else ""), axis=1).unstack(
     0
 ).rename_axis(index="digit", columns=f"{images.title}, AUROC ± seeds")[list(aurocs)]
 
