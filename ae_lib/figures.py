@@ -12,6 +12,7 @@ from ae_lib.data import SIDE
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 DPI = 110
 STYLES = [  # dark to light, each with a line style and a marker of its own
@@ -28,6 +29,9 @@ LOOK = {
     "legend.frameon": False,
     "svg.fonttype": "none",
 }
+# The ten of Tol's "muted" scheme ("Colour schemes", SRON technical note, 2021): told apart by the colour-blind.
+CLASSES = "#332288 #88ccee #44aa99 #117733 #999933 #ddcc77 #cc6677 #882255 #aa4499 #777777".split()
+MARKERS = "os^Dv"
 SIGNED = "cividis"  # its lightness rises throughout, so that the sign survives grey-scale print
 
 
@@ -266,4 +270,53 @@ def lines(curves, caption, xlabel, ylabel, shade=None):
         axes.axvspan(*shade, color="#eeeeee", zorder=0)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
     _legend_above(axes)
+    return figure
+
+
+@_styled
+def scatter_maps(maps, labels, caption, axis):
+    """Points in the plane by class, one panel per map; each class's label stands at the median of its points.
+
+    Parameters
+    ----------
+    maps : dict
+        Title to positions, shape (n, 2).
+    labels : int array, shape (n,)
+    caption : str
+    axis : str
+        What the axes are, with their unit; they are numbered 1 and 2.
+    """
+    figure = _figure(caption, height=9.0 / len(maps) * 0.95)
+    size = float(np.clip(4000 / len(labels), 2, 14))
+    order = np.random.default_rng(0).permutation(len(labels))  # no class lies wholly on top
+    colours = np.array([CLASSES[label % len(CLASSES)] for label in labels])
+    for axes, (title, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        for i, marker in enumerate(MARKERS):
+            some = order[labels[order] % len(MARKERS) == i]
+            axes.scatter(*points[some].T, size, colours[some], marker, linewidths=0, alpha=0.7, rasterized=True)
+        for label in np.unique(labels):
+            text = axes.text(*np.median(points[labels == label], axis=0), label, fontsize=14, fontweight="bold")
+            text.set(ha="center", va="center", path_effects=[withStroke(linewidth=3.5, foreground="white")])
+        axes.set(title=title, xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
+        axes.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+@_styled
+def correlation_matrix(values, caption, label):
+    """A matrix of correlations on a scale from -1 to 1.
+
+    Parameters
+    ----------
+    values : float array, shape (d, d), in [-1, 1]
+    caption : str
+    label : str
+        What rows and columns are.
+    """
+    figure = _figure(caption, width=7.0, height=4.6)
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap=SIGNED, vmin=-1, vmax=1, interpolation="nearest")
+    axes.set(xlabel=label, ylabel=label)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label="correlation", shrink=0.9, aspect=16)
     return figure
