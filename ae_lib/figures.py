@@ -293,7 +293,7 @@ def scatter_maps(maps, labels, caption, axis):
     for axes, (title, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
         for i, marker in enumerate(MARKERS):
             some = order[labels[order] % len(MARKERS) == i]
-            axes.scatter(*points[some].T, size, colours[some], marker, linewidths=0, alpha=0.7, rasterized=True)
+            axes.scatter(*points[some].T, size, colours[some], marker=marker, linewidths=0, alpha=0.7, rasterized=True)
         for label in np.unique(labels):
             text = axes.text(*np.median(points[labels == label], axis=0), label, fontsize=14, fontweight="bold")
             text.set(ha="center", va="center", path_effects=[withStroke(linewidth=3.5, foreground="white")])

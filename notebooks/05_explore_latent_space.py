@@ -28,28 +28,26 @@ model: str = "dense"  # the name under which the metrics are kept
 seed: int = 0  # of the bootstrap, of t-SNE, and of the images and pairs drawn
 
 # Maps
-map_images: int = 10000  # the first test images, all of MNIST's; t-SNE's time grows a little faster than their number
+map_images: int = 10000  # the first test images, all of MNIST's; t-SNE takes most of the time here
 map_iterations: int = 500  # of t-SNE; twice as many move its trustworthiness by less than 0.001
 trust_images: int = 2000  # drawn from the maps for the trustworthiness, whose memory grows with their square
 
-# Classifiers and neighbours
-penalties: list = [0.01, 0.1, 1.0]  # candidates for the linear probe's inverse penalty, tried on the validation images
-neighbour_count: int = 10  # length of the lists of neighbours that are compared
-why_images: int = 5000  # the first validation images, on which the reasons are sought
-query_images: int = 6  # images whose neighbours are shown, each of another class
-
 # Units
 cost_images: int = 2000  # the first test images, decoded once for every unit
-
-# Paths and traversals
-pairs: int = 300  # pairs of test images of different classes; the interval narrows with the square root
-steps: int = 9  # images on a path, both ends included; odd, so that one lies half way
-pairs_shown: int = 3  # of them
 low: float = 0.05  # quantile at which a unit's traversal starts
 high: float = 0.95  # and where it ends
 traversal_steps: int = 5  # images of a traversal
 
-# Decision
+# Paths
+pairs: int = 300  # pairs of test images of different classes; the interval narrows with the square root
+half_steps: int = 4  # images on a path before half way; as many follow
+pairs_shown: int = 3  # of them
+
+# Neighbours and classifiers
+neighbour_count: int = 10  # neighbours of each image that are looked up; at least the 5 of 5-NN
+query_images: int = 6  # images whose neighbours are shown, each of another class
+penalties: list = [0.01, 0.1, 1.0]  # candidates for the linear probe's inverse penalty, tried on the validation images
+why_images: int = 5000  # the first validation images, on which the reasons are sought
 margin: float = 0.01  # accuracies this close count as level
 
 # %% [markdown]
@@ -66,7 +64,6 @@ import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
-from sklearn.preprocessing import StandardScaler
 
 run = runs.Run(profile, "05_explore_latent_space")
 autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
@@ -83,7 +80,6 @@ pca_name = f"PCA-{latent_dim}"
 label = {model: "autoencoder", "pca": pca_name, "pixels": "pixels"}
 
 
-# %%
 def represent(x):
     return {model: encoder.predict(x, batch_size=1000, verbose=0), "pca": pca.transform(x), "pixels": x}
 
@@ -95,67 +91,56 @@ pd.Series({label[name]: codes.shape[1] for name, codes in test.items()}, name="n
 # ## Draw maps
 #
 # Two ways from the codes of the test images to a plane. PCA of the codes keeps as much of their variance as two numbers
-# can; it is a projection, so distances shrink but never grow. t-SNE (van der Maaten and Hinton 2008) keeps neighbours
+# can; it is a projection, so distances shrink and never grow. t-SNE (van der Maaten and Hinton 2008) keeps neighbours
 # together and gives up distances. The same is done with PCA's codes.
 
 # %%
 shown = {name: test[name][:map_images] for name in (model, "pca")}
 y_shown = images.y_test[:map_images]
 maps = {
-    "pca_map": {name: PCA(2).fit_transform(codes) for name, codes in shown.items()},
-    "tsne": {name: probes.tsne(codes, seed, max_iter=map_iterations) for name, codes in shown.items()},
+    "pca_map": {name: PCA(2, svd_solver="covariance_eigh").fit_transform(codes) for name, codes in shown.items()},
+    "tsne_map": {name: probes.tsne(codes, seed, max_iter=map_iterations) for name, codes in shown.items()},
 }
 
 # %% [markdown]
-# How far can a map be trusted? **Trustworthiness** is 1 if every image's neighbours on the map are its neighbours in
-# the code, and about 0.5 for a random map (Venna and Kaski, "Neighborhood preservation in nonlinear projection
-# methods", ICANN 2001). It is taken over a random part of the images. **k-NN accuracy** is the share of images whose
-# five nearest others on the map vote for the right class; the same vote in the full code is what no map can be
-# expected to exceed by much.
+# How far can a map be trusted? **Trustworthiness** is 1 if the neighbours of every image on the map are its neighbours
+# in the code, and about 0.5 on a random map (Venna and Kaski, "Neighborhood preservation in nonlinear projection
+# methods", ICANN 2001). It is taken over images drawn by the seed. **5-NN accuracy** is the share of images whose five
+# nearest others on the map vote for their class, so that no image votes for itself; the row *full code* holds the same
+# vote without a map.
 
 # %%
-some = np.random.default_rng(seed).permutation(len(y_shown))[:trust_images]
+drawn = np.random.default_rng(seed).permutation(len(y_shown))[:trust_images]
 trust = {
-    kind: {name: trustworthiness(shown[name][some], points[some], n_neighbors=5) for name, points in by.items()}
+    kind: {name: trustworthiness(shown[name][drawn], points[drawn], n_neighbors=5) for name, points in by.items()}
     for kind, by in maps.items()
 }
 
 
-# %%
 def leave_one_out(points):
-    return (probes.vote(y_shown, probes.other_neighbours(points, 5)) == y_shown).astype("float64")
+    return metrics.interval(probes.vote(y_shown, probes.other_neighbours(points, 5)) == y_shown, seed)
 
 
-map_hits = {kind: {name: leave_one_out(points) for name, points in by.items()} for kind, by in maps.items()}
-map_hits["full code"] = {name: leave_one_out(codes) for name, codes in shown.items()}
+votes = {kind: {n: leave_one_out(p) for n, p in by.items()} for kind, by in {**maps, "full_code": shown}.items()}
 
 # %% tags=["nbval-ignore-output"]
-map_accuracy = {kind: {n: metrics.interval(h, seed) for n, h in by.items()} for kind, by in map_hits.items()}
-columns = {
-    ("trustworthiness", label[name]): pd.Series({kind: by[name] for kind, by in trust.items()}) for name in shown
-} | {
-    ("5-NN accuracy, leave-one-out [95 % interval]", label[name]): {kind: by[name] for kind, by in map_accuracy.items()}
-    for name in shown
+columns = {("trustworthiness", label[n]): {kind: f"{by[n]:.3f}" for kind, by in trust.items()} for n in shown}
+columns |= {("5-NN accuracy [95 % interval]", label[n]): {kind: by[n] for kind, by in votes.items()} for n in shown}
+pd.DataFrame(columns).reindex(list(votes)).fillna("").rename_axis(index=images.title)
+
+# %%
+kinds = {
+    "05_map_pca": ("pca_map", "the first two principal axes of the codes", "principal axis (units of the code)"),
+    "05_map_tsne": ("tsne_map", "t-SNE maps, whose distances have no unit", "t-SNE axis"),
 }
-pd.DataFrame(columns).reindex(["pca_map", "tsne", "full code"]).round(3).fillna("")
-
-# %%
-caption = (
-    f"Figure 5.1. {images.title}: {len(y_shown):,} test codes on their first two principal axes; digits stand at their class's "
-    f"median. Five neighbours on the map name the class of {100 * map_accuracy['pca_map'][model].mean:.0f} % of the images for the "
-    f"autoencoder, {100 * map_accuracy['pca_map']['pca'].mean:.0f} % for {pca_name}: two linear axes hold little of either code."
-)
-panels = {label[name]: points for name, points in maps["pca_map"].items()}
-run.show("05_map_pca", figures.scatter_maps(panels, y_shown, caption, "principal axis, in the code's units,"))
-
-# %%
-caption = (
-    f"Figure 5.2. {images.title}: the same codes on t-SNE maps, whose distances have no unit. Five neighbours on the map name the "
-    f"class of {100 * map_accuracy['tsne'][model].mean:.1f} % of the images for the autoencoder, "
-    f"{100 * map_accuracy['tsne']['pca'].mean:.1f} % for {pca_name}; trustworthiness {trust['tsne'][model]:.3f} and {trust['tsne']['pca']:.3f}."
-)
-panels = {label[name]: points for name, points in maps["tsne"].items()}
-run.show("05_map_tsne", figures.scatter_maps(panels, y_shown, caption, "t-SNE axis"))
+for number, (file, (kind, what, axis)) in enumerate(kinds.items(), 1):
+    caption = (
+        f"Figure 5.{number}. {images.title}: {len(y_shown):,} test images on {what}; digits stand at their class's median. Five "
+        f"neighbours on the map name the class of {100 * votes[kind][model].mean:.1f} % of the images for the autoencoder, "
+        f"{100 * votes[kind]['pca'].mean:.1f} % for {pca_name}; in the full codes {100 * votes['full_code'][model].mean:.1f} and "
+        f"{100 * votes['full_code']['pca'].mean:.1f} %."
+    )
+    run.show(file, figures.scatter_maps({label[n]: p for n, p in maps[kind].items()}, y_shown, caption, axis))
 
 # %% [markdown]
 # ## Take the code apart
@@ -168,35 +153,34 @@ run.show("05_map_tsne", figures.scatter_maps(panels, y_shown, caption, "t-SNE ax
 # %% tags=["nbval-ignore-output"]
 units = {name: probes.units(test[name]) for name in shown}
 dimensions = {name: probes.effective_dimensions(test[name]) for name in shown}
-units[model].round(3)
+units[model].round(3).rename_axis(columns=f"{images.title}, autoencoder, test")
 
 # %%
-sorted_shares = {
-    label[name]: pd.DataFrame({"mean": np.sort(100 * table["share"])[::-1]}, index=np.arange(1, latent_dim + 1))
-    for name, table in units.items()
-}
-shares = {name: table["share"] for name, table in units.items()}
+ranks = np.arange(1, latent_dim + 1)
+shares = {name: np.sort(100 * table["share"])[::-1] for name, table in units.items()}
+curves = {label[name]: pd.DataFrame({"mean": share}, index=ranks) for name, share in shares.items()}
 caption = (
     f"Figure 5.3. {images.title}: share of the test codes' variance in each unit, in falling order. The largest is "
-    f"{shares[model].max() / shares[model].min():.1f} times the smallest for the autoencoder, {shares['pca'].max() / shares['pca'].min():.0f} times for "
-    f"{pca_name}; effective dimensions {dimensions[model]:.1f} and {dimensions['pca']:.1f} of {latent_dim}."
+    f"{shares[model][0] / shares[model][-1]:.1f} times the smallest for the autoencoder, "
+    f"{shares['pca'][0] / shares['pca'][-1]:.0f} times for {pca_name}; effective dimensions {dimensions[model]:.1f} and "
+    f"{dimensions['pca']:.1f} of {latent_dim}."
 )
-axes_labels = ("latent unit, in order of its variance", "share of variance / %")
-run.show("05_unit_variance", figures.lines(sorted_shares, caption, *axes_labels))
+axis = "latent unit, in falling order of its {}"
+run.show("05_unit_variance", figures.lines(curves, caption, axis.format("variance"), "share of variance / %"))
 
 # %%
-order = units[model]["share"].argsort().to_numpy()[::-1]
-caption = (
-    f"Figure 5.4. {images.title}: correlations of the autoencoder's units over the test codes, units in falling order of "
-    f"variance. Mean absolute correlation {units[model]['mean_correlation'].mean():.2f}, at most "
-    f"{units[model]['max_correlation'].max():.2f}; {pca_name} has {units['pca']['mean_correlation'].mean():.2f}."
-)
+order = np.argsort(-units[model]["share"].to_numpy())
 matrix = probes.correlations(test[model])[np.ix_(order, order)]
-run.show("05_unit_correlation", figures.correlation_matrix(matrix, caption, "latent unit, in order of its variance"))
+caption = (
+    f"Figure 5.4. {images.title}: correlations of the autoencoder's units over the test codes. Mean absolute correlation "
+    f"{units[model]['mean_correlation'].mean():.2f}, at most {units[model]['max_correlation'].max():.2f}; {pca_name} has "
+    f"{units['pca']['mean_correlation'].mean():.2f} and {units['pca']['max_correlation'].max():.2f}."
+)
+run.show("05_unit_correlation", figures.correlation_matrix(matrix, caption, axis.format("variance")))
 
 # %% [markdown]
-# A unit may vary much and matter little. Its **cost** is what it takes away from the image: the rise of the squared error
-# when it alone is held at its training mean.
+# A unit may vary much and matter little. Its **cost** is what it takes away from the image: the rise of the squared
+# error when it alone is held at its training mean.
 
 
 # %%
@@ -209,121 +193,105 @@ costs = {
     name: probes.unit_costs(back, x_test[part], test[name][part], train[name].mean(axis=0))
     for name, back in {model: decode, "pca": pca.inverse_transform}.items()
 }
-every_unit_counts = all(metrics.interval(rise, seed).low > 0 for rise in costs[model].T)
-print(f"every unit lowers the error, its 95 % interval above 0: {'yes' if every_unit_counts else 'no'}")
+used = sum(metrics.interval(cost, seed).low > 0 for cost in costs[model].T)
+print(f"units that lower the error, with a 95 % interval above 0: {used} of {latent_dim}")
 
 # %%
+by_cost = {name: np.argsort(-cost.mean(axis=0)) for name, cost in costs.items()}
 tables = {
-    label[name]: pd.DataFrame([metrics.interval(rise[:, j], seed) for j in np.argsort(-rise.mean(axis=0))])
-    for name, rise in costs.items()
+    name: pd.DataFrame([metrics.interval(costs[name][:, j], seed) for j in order], index=ranks)
+    for name, order in by_cost.items()
 }
-tables = {name: table.set_index(np.arange(1, latent_dim + 1)) for name, table in tables.items()}
-least, most = tables["autoencoder"]["mean"].iloc[[-1, 0]]
+spread = {name: table["mean"].iloc[0] / table["mean"].iloc[-1] for name, table in tables.items()}
 caption = (
-    f"Figure 5.5. {images.title}: rise of the squared error when one unit is held at its mean, in falling order, with 95 % "
-    f"intervals. The autoencoder's dearest unit costs {most / least:.1f} times its cheapest, "
-    f"{pca_name}'s {tables[pca_name]['mean'].iloc[0] / tables[pca_name]['mean'].iloc[-1]:.0f} times."
+    f"Figure 5.5. {images.title}: rise of the squared error when one unit is held at its mean, with 95 % intervals. The most costly "
+    f"unit costs {spread[model]:.1f} times the least costly for the autoencoder, {spread['pca']:.0f} times for {pca_name}."
 )
-run.show("05_unit_cost", figures.lines(tables, caption, "latent unit, in order of its cost", "rise of the SSE per image"))
+curves = {label[name]: table for name, table in tables.items()}
+run.show("05_unit_cost", figures.lines(curves, caption, axis.format("cost"), "rise of the SSE per image"))
 
 # %% [markdown]
 # ## Traverse the units
 #
-# What does one unit draw? A test image's code, drawn by the seed, with one unit at a time moved from a low to a high
-# quantile of its training values.
+# What does one unit draw? The code of a test image, drawn by the seed, with one unit at a time moved from a low to a
+# high quantile of its training values.
 
 # %%
 start = test[model][np.random.default_rng(seed).integers(len(x_test))]
-levels = np.linspace(low, high, traversal_steps)
 ends = np.quantile(train[model], [low, high], axis=0)
 traversed = decode(probes.traversals(start, *ends, traversal_steps)).reshape(traversal_steps, latent_dim, -1)
 change = np.sqrt(metrics.mse(traversed[0], traversed[-1]))
-first_half, second_half = np.array_split(np.argsort(-costs[model].mean(axis=0)), 2)
 
 # %%
-span = f"from the {100 * low:.0f} % to the {100 * high:.0f} % quantile"
-caption = (
-    f"Figure 5.6. {images.title}: one test image with one unit moved {span}; the {len(first_half)} dearest units. Titles: unit. "
-    f"The root mean square change of a pixel is {change[first_half].min():.2f} to {change[first_half].max():.2f}."
-)
-rows = {f"step {i + 1}": row[first_half] for i, row in enumerate(traversed)}
-run.show("05_traversals", figures.image_rows(rows, caption, first_half))
-
-# %%
-caption = (
-    f"Figure 5.7. {images.title}: the same for the {len(second_half)} cheapest units. The root mean square change of a pixel is "
-    f"{change[second_half].min():.2f} to {change[second_half].max():.2f}: no unit is idle."
-)
-rows = {f"step {i + 1}": row[second_half] for i, row in enumerate(traversed)}
-run.show("05_traversals_rest", figures.image_rows(rows, caption, second_half))
+costly, cheap = np.array_split(by_cost[model], 2)
+for number, (file, which, chosen) in enumerate(
+    [("05_traversals", "most costly", costly), ("05_traversals_rest", "least costly", cheap)], 6
+):
+    caption = (
+        f"Figure 5.{number}. {images.title}: one test image with one unit moved from its {100 * low:.0f} % to its {100 * high:.0f} % "
+        f"quantile; the {len(chosen)} {which} units, named above. A pixel's root mean square change is "
+        f"{change[chosen].min():.2f} to {change[chosen].max():.2f}."
+    )
+    rows = {f"step {i + 1}": row[chosen] for i, row in enumerate(traversed)}
+    run.show(file, figures.image_rows(rows, caption, chosen))
 
 # %% [markdown]
 # ## Walk from digit to digit
 #
 # Pairs of test images of different classes, drawn by the seed. Three paths from one to the other: decoded from the
 # straight line between their codes; the cross-fade of their pixels; and the cross-fade of their two reconstructions,
-# which starts and ends where the decoded path does and so differs from it only by the code's geometry. For PCA the last
-# two are the same thing: its decoder is linear.
+# which has the ends of the decoded path, so that the two differ by nothing but the decoder's bend. For PCA there would be
+# no difference: its decoder is linear.
 
 # %%
+steps = 2 * half_steps + 1
 first, second = probes.unlike_pairs(images.y_test, pairs, seed)
-line = probes.path(test[model][first], test[model][second], steps)
-decoded = decode(line).reshape(steps, pairs, -1)
+decoded = decode(probes.path(test[model][first], test[model][second], steps)).reshape(steps, pairs, -1)
+own, blend, fade = "decoded", "cross-fade of reconstructions", "cross-fade of pixels"
 paths = {
-    "decoded from the code": decoded,
-    "cross-fade of the reconstructions": probes.path(decoded[0], decoded[-1], steps),
-    "cross-fade of the pixels": probes.path(x_test[first], x_test[second], steps),
+    own: decoded,
+    blend: probes.path(decoded[0], decoded[-1], steps),
+    fade: probes.path(x_test[first], x_test[second], steps),
 }
 
 # %%
 rows = {}
-for pair in range(pairs_shown):
-    name = f"{images.y_test[first[pair]]} to {images.y_test[second[pair]]}"
-    rows[f"{pair + 1}: {name}, code"] = paths["decoded from the code"][:, pair]
-    rows[f"{pair + 1}: {name}, pixels"] = paths["cross-fade of the pixels"][:, pair]
+for i, (a, b) in enumerate(zip(images.y_test[first[:pairs_shown]], images.y_test[second[:pairs_shown]], strict=True)):
+    rows |= {f"{i + 1}: {a} to {b}, decoded": paths[own][:, i], f"{i + 1}: pixels": paths[fade][:, i]}
 caption = (
-    f"Figure 5.8. {images.title}: the first {pairs_shown} pairs drawn, walked in {steps} steps. Upper rows: decoded from the code; "
-    "lower rows: the cross-fade of the pixels, in which both digits stay visible half way."
+    f"Figure 5.8. {images.title}: the first {len(rows) // 2} pairs drawn, in {steps} steps from end to end. Upper rows: decoded from "
+    "the straight line between the codes; lower rows: the cross-fade of the pixels, which shows both images half way."
 )
 run.show("05_interpolation", figures.image_rows(rows, caption))
 
 # %% [markdown]
-# Does a path stay near real images? For every image on it, the squared distance to the nearest training image, and
-# whether the nearest training images agree on a class: the share of them in the most frequent one. Half way a
-# cross-fade is paler than either end, which shortens its distances; the measure does not favour the decoder.
+# Does a path stay near real images? For every image on it: the squared distance to the nearest training image; and
+# whether the nearest training images agree, the share of them in their most frequent class. Half way a cross-fade is
+# paler than its ends, which brings it nearer to everything: the distance does not favour the decoder.
 
 # %%
-found = {name: probes.neighbours(x_train, path.reshape(-1, path.shape[-1]), neighbour_count) for name, path in paths.items()}
-away = {
-    name: x_train.shape[1] * metrics.mse(path.reshape(-1, path.shape[-1]), x_train[found[name][:, 0]]).reshape(steps, pairs)
-    for name, path in paths.items()
+flat = {name: path.reshape(-1, path.shape[-1]) for name, path in paths.items()}
+found = {name: probes.neighbours(x_train, path, neighbour_count) for name, path in flat.items()}
+away = {name: x_train.shape[1] * metrics.mse(path, x_train[found[name][:, 0]]) for name, path in flat.items()}
+agree = {name: probes.purity(images.y_train, ids) for name, ids in found.items()}
+away, agree = ({name: v.reshape(steps, pairs) for name, v in by.items()} for by in (away, agree))
+
+# %%
+middle, position = half_steps, np.linspace(0, 1, steps)
+measures = {
+    "05_path_distance": (away, "squared distance to the nearest training image", "SSE to the nearest image"),
+    "05_path_agreement": (agree, f"share of the {neighbour_count} nearest training images in one class", "share"),
 }
-agree = {name: probes.purity(images.y_train, ids).reshape(steps, pairs) for name, ids in found.items()}
+for number, (file, (values, what, ylabel)) in enumerate(measures.items(), 9):
+    curves = {n: pd.DataFrame([metrics.interval(v, seed) for v in by], index=position) for n, by in values.items()}
+    half_way = ", ".join(f"{n} {curve['mean'].iloc[middle]:#.3g}" for n, curve in curves.items())
+    caption = f"Figure 5.{number}. {images.title}: {what} along {pairs} paths, means with 95 % intervals. Half way: {half_way}."
+    run.show(file, figures.lines(curves, caption, "position on the path", ylabel))
 
 # %%
-middle, (own, blend, fade) = steps // 2, paths
-position = np.linspace(0, 1, steps)
-curves = {name: pd.DataFrame([metrics.interval(row, seed) for row in rows], index=position) for name, rows in away.items()}
-caption = (
-    f"Figure 5.9. {images.title}: squared distance to the nearest training image along {pairs} paths, means with 95 % intervals. "
-    f"Half way: decoded {curves[own]['mean'].iloc[middle]:.1f}, cross-fade of the reconstructions "
-    f"{curves[blend]['mean'].iloc[middle]:.1f}, of the pixels {curves[fade]['mean'].iloc[middle]:.1f}."
-)
-run.show("05_path_distance", figures.lines(curves, caption, "position on the path", "SSE to the nearest image"))
-
-# %%
-curves = {name: pd.DataFrame([metrics.interval(row, seed) for row in rows], index=position) for name, rows in agree.items()}
-caption = (
-    f"Figure 5.10. {images.title}: share of the {neighbour_count} nearest training images that are of one class, along the same "
-    f"paths. Half way: decoded {curves[own]['mean'].iloc[middle]:.2f}, cross-fade of the reconstructions "
-    f"{curves[blend]['mean'].iloc[middle]:.2f}, of the pixels {curves[fade]['mean'].iloc[middle]:.2f}."
-)
-run.show("05_path_agreement", figures.lines(curves, caption, "position on the path", "share of one class"))
-
-# %%
-nearer = {name: metrics.better("sse", away[own][middle], away[name][middle], seed) for name in (blend, fade)}
-clearer = {name: metrics.better("ssim", agree[own][middle], agree[name][middle], seed) for name in (blend, fade)}
-pd.DataFrame({"nearer to a real image": nearer, "its neighbours agree more": clearer}).rename_axis("half way, decoded against")
+for name in (blend, fade):
+    verdict = metrics.better("sse", away[own][middle], away[name][middle], seed)
+    print(f"half way, decoded is nearer to a training image than the {name}: {verdict}")
 
 # %% [markdown]
 # ## Look up neighbours
@@ -332,31 +300,31 @@ pd.DataFrame({"nearer to a real image": nearer, "its neighbours agree more": cle
 
 # %%
 near = {name: probes.neighbours(train[name], test[name], neighbour_count) for name in test}
-same_class = {name: (images.y_train[ids] == images.y_test[:, None]).mean(axis=1) for name, ids in near.items()}
-overlap = {name: probes.shared(near[name], near["pixels"]) for name in shown}
+same_class = {name: (images.y_train[ids] == images.y_test[:, None]).mean() for name, ids in near.items()}
+overlap = {name: probes.shared(near[name], near["pixels"]).mean() for name in shown}
 
 # %%
 rng = np.random.default_rng(seed)
-asked = [rng.choice(np.flatnonzero(images.y_test == digit)) for digit in rng.permutation(np.unique(images.y_test))[:query_images]]
-some = neighbour_count // 2
-rows = {
-    f"class {images.y_test[i]}": np.concatenate([x_test[[i]], *(x_train[near[name][i, :some]] for name in (model, "pixels"))])
-    for i in asked
-}
-titles = ["query", *(f"{by} {n + 1}" for by in ("code", "pixels") for n in range(some))]
+asked = [
+    rng.choice(np.flatnonzero(images.y_test == y)) for y in rng.permutation(np.unique(images.y_test))[:query_images]
+]
+each = min(5, neighbour_count)
+row = {i: np.concatenate([x_test[[i]], *(x_train[near[name][i, :each]] for name in (model, "pixels"))]) for i in asked}
+titles = ["query", *(f"{by} {n + 1}" for by in ("code", "pixels") for n in range(each))]
 caption = (
-    f"Figure 5.11. {images.title}: test images drawn at random and their nearest training images by code and by pixels. Of the "
-    f"{neighbour_count} nearest by code, {100 * overlap[model].mean():.0f} % are among those by pixels ({pca_name}: "
-    f"{100 * overlap['pca'].mean():.0f} %) and {100 * same_class[model].mean():.1f} % are of the query's class (pixels: {100 * same_class['pixels'].mean():.1f} %)."
+    f"Figure 5.11. {images.title}: test images drawn at random and their nearest training images. Of the {neighbour_count} nearest "
+    f"by code {100 * overlap[model]:.0f} % are among those by pixels ({pca_name}: {100 * overlap['pca']:.0f} %), and "
+    f"{100 * same_class[model]:.1f} % are of the query's class ({pca_name}: {100 * same_class['pca']:.1f} %, pixels: {100 * same_class['pixels']:.1f} %)."
 )
+rows = {f"class {images.y_test[i]}": pictures for i, pictures in row.items()}
 run.show("05_neighbours", figures.image_rows(rows, caption, titles))
 
 # %% [markdown]
 # ## Classify by the code
 #
-# **k-NN**: the classes of the nearest training images vote; nothing is chosen. **Linear probe**: multinomial logistic
+# **k-NN**: the classes of the k nearest training images vote; nothing is chosen. **Linear probe**: multinomial logistic
 # regression on standardised features (Alain and Bengio 2017); its penalty is chosen for each representation on the
-# validation images. Both are fitted on the training images, both are asked once about the test images.
+# validation images. Both are fitted on the training images and asked about the test images once.
 
 # %%
 hits = {}
@@ -368,7 +336,82 @@ for name, ids in near.items():
 
 # %% tags=["nbval-ignore-output"]
 accuracy = {name: {score: metrics.interval(hit, seed) for score, hit in by.items()} for name, by in hits.items()}
-pd.DataFrame(accuracy).rename(columns=label).rename_axis(columns=f"{images.title}, test, share of images [95 % interval]")
+title = f"{images.title}, test, share of images [95 % interval]"
+pd.DataFrame(accuracy).rename(columns=label).rename_axis(columns=title)
+
+# %% [markdown]
+# ## Ask why
+#
+# PCA's codes come with a scale: each axis is as long as its part in the image, so that distances between codes are
+# distances between reconstructions. The autoencoder's do not: any invertible linear map of its code can be undone in the
+# decoder's first layer at no loss. Two experiments, on validation images. Take the scale away from both (whitening: every
+# principal axis of the codes gets the same variance). Or give the autoencoder's code the scale of pixels: by the
+# least-squares prediction of the training images from their codes, without labels.
+#
+# And where does the class stand in the network at all? The same classifiers read the layers around the code, and the
+# reconstruction.
+
+# %%
+metric = probes.pixel_metric(train[model], x_train)
+whiten = {name: PCA(whiten=True, svd_solver="covariance_eigh").fit(train[name]).transform for name in shown}
+before = keras.Model(encoder.inputs, encoder.layers[-2].output)
+after = keras.Model(decoder.inputs, decoder.layers[1].output)
+views = {
+    "code, as it is": lambda part: part[model],
+    "code, standardised": lambda part: part[model] / train[model].std(axis=0),
+    "code, whitened": lambda part: whiten[model](part[model]),
+    "code, in the metric of pixels": lambda part: part[model] @ metric,
+    f"{pca_name}, as it is": lambda part: part["pca"],
+    f"{pca_name}, whitened": lambda part: whiten["pca"](part["pca"]),
+    "encoder's last hidden layer": lambda part: before.predict(part["pixels"], batch_size=1000, verbose=0),
+    "decoder's first hidden layer": lambda part: after.predict(part[model], batch_size=1000, verbose=0),
+    "reconstruction": lambda part: decode(part[model]),
+}
+
+# %%
+few, y_few = {name: codes[:why_images] for name, codes in val.items()}, images.y_val[:why_images]
+why = {}
+for name, view in views.items():
+    references, queries = view(train), view(few)
+    ids = probes.neighbours(references, queries, 5)
+    why[name] = {f"{k}-NN": probes.vote(images.y_train, ids[:, :k]) == y_few for k in (1, 5)}
+    if references.shape[1] < x_train.shape[1]:  # the reconstruction has as many numbers as the image
+        why[name]["linear probe"] = probes.linear_probe(references, images.y_train).predict(queries) == y_few
+
+# %% tags=["nbval-ignore-output"]
+reasons = {name: {probe: metrics.interval(hit, seed) for probe, hit in by.items()} for name, by in why.items()}
+pd.DataFrame(reasons).T.fillna("").rename_axis(columns=f"{images.title}, validation, share of images [95 % interval]")
+
+# %% [markdown]
+# The rescaled code is asked about the test images too.
+
+# %%
+ids = probes.neighbours(train[model] @ metric, test[model] @ metric, 5)
+rescaled = {f"knn{k}_accuracy": probes.vote(images.y_train, ids[:, :k]) == images.y_test for k in (1, 5)}
+
+# %% [markdown]
+# ## Decide
+#
+# Image by image, the autoencoder's code against the others. *Better*: *yes* or *no* if the 95 % interval of the difference
+# leaves out 0, else *undecided*.
+
+# %% tags=["nbval-ignore-output"]
+duels = {
+    f"{score}, {label[other]} better": (hits[other][score], hit)
+    for score, hit in hits[model].items()
+    for other in ("pca", "pixels")
+}
+duels |= {f"{score}, rescaled code better than as it is": (hit, hits[model][score]) for score, hit in rescaled.items()}
+duels |= {
+    f"{score}, {pca_name} better than rescaled code": (hits["pca"][score], hit) for score, hit in rescaled.items()
+}
+gains = {name: 100 * (a.astype(float) - b) for name, (a, b) in duels.items()}
+pd.DataFrame(
+    {
+        name: {"gain / points": metrics.interval(gain, seed), "better": metrics.better("psnr", gain, 0, seed)}
+        for name, gain in gains.items()
+    }
+).T
 
 # %%
 standing = {
@@ -378,42 +421,43 @@ standing = {
 pd.DataFrame(standing).rename(columns=label).rename_axis(columns=f"autoencoder, {images.title}, against")
 
 # %% [markdown]
-# ## Ask why
-#
-# PCA's codes come with a scale: an axis is as long as its part in the image, so that distances between codes are distances
-# between reconstructions. The autoencoder's do not: any invertible linear map of its code can be undone in the decoder's
-# first layer at no loss. Two experiments on the validation images. Take PCA's scale away (whitening: every principal axis
-# of the codes gets the same variance), and the autoencoder's with it. Or give the autoencoder's code the scale of pixels,
-# by the least-squares prediction of the training pixels from it, without labels.
+# ## Keep the results
 
 # %%
-metric = probes.pixel_metric(train[model], x_train)
-whiten = {name: PCA(whiten=True, svd_solver="covariance_eigh").fit(train[name]).transform for name in shown}
-hidden = {
-    "encoder's last hidden layer": keras.Model(encoder.inputs, encoder.layers[-2].output),
-    "decoder's first hidden layer": keras.Model(encoder.inputs, keras.Model(decoder.inputs, decoder.layers[1].output)(encoder.output)),
-}
-views = {
-    "code, as it is": lambda part: part[model],
-    "code, standardised": lambda part: part[model] / train[model].std(axis=0),
-    "code, whitened": lambda part: whiten[model](part[model]),
-    "code, in the metric of pixels": lambda part: part[model] @ metric,
-    "reconstruction": lambda part: decode(part[model]),
-    **{name: lambda part, layer=layer: layer.predict(part["pixels"], batch_size=1000, verbose=0) for name, layer in hidden.items()},
-    f"{pca_name}, as it is": lambda part: part["pca"],
-    f"{pca_name}, whitened": lambda part: whiten["pca"](part["pca"]),
-}
-
-# %%
-few, y_few = {name: codes[:why_images] for name, codes in val.items()}, images.y_val[:why_images]
-why = {}
-for name, view in views.items():
-    own_train, own_few = view(train), view(few)
-    ids = probes.neighbours(own_train, own_few, 5)
-    why[name] = {f"{k}-NN": probes.vote(images.y_train, ids[:, :k]) == y_few for k in (1, 5)}
-    if own_train.shape[1] < x_train.shape[1]:
-        why[name]["linear probe"] = probes.linear_probe(own_train, images.y_train).predict(own_few) == y_few
+results = {score: {name: by[score] for name, by in accuracy.items()} for score in hits[model]}
+results |= {f"{score}_rescaled": {model: metrics.interval(hit, seed)} for score, hit in rescaled.items()}
+results |= {f"knn5_accuracy_{kind}": by for kind, by in votes.items()}
+results |= {f"trustworthiness_{kind}": by for kind, by in trust.items()}
+results["neighbours_shared_with_pixels"] = overlap
+results["neighbours_in_class"] = same_class
+results["mean_correlation"] = {name: table["mean_correlation"].mean() for name, table in units.items()}
+results["effective_dimensions"] = dimensions
+for score, by in {"midpoint_distance": away, "midpoint_agreement": agree}.items():
+    results[score] = {
+        model: metrics.interval(by[own][middle], seed),
+        "pixels": metrics.interval(by[fade][middle], seed),
+    }
+    results[f"{score}_reconstructions"] = {model: metrics.interval(by[blend][middle], seed)}
 
 # %% tags=["nbval-ignore-output"]
-table = {name: {probe: metrics.interval(hit, seed) for probe, hit in by.items()} for name, by in why.items()}
-pd.DataFrame(table).T.fillna("").rename_axis(columns=f"{images.title}, validation, share of images [95 % interval]")
+pd.DataFrame(results).T.rename(columns=label).fillna("").rename_axis(columns=f"{images.title}, test [95 % interval]")
+
+# %%
+measured = {}
+for score, by in results.items():
+    for name, value in by.items():
+        key = f"{name}.test.{score}"
+        if isinstance(value, metrics.Interval):
+            measured |= {key: value.mean, f"{key}.low": value.low, f"{key}.high": value.high}
+        else:
+            measured[key] = value
+
+# %%
+comparison = run.finish(measured)
+comparison
+
+# %% tags=["nbval-ignore-output"]
+comparison.table.rename_axis(columns=images.title)
+
+# %% [markdown]
+# **Read next.** `06` takes what the code leaves over as a sign of anomaly.

@@ -81,3 +81,19 @@ def test_lines_with_and_without_bands():
     axes = drawn(figures.lines(curves, CAPTION, "distance", "error", shade=(1, 2))).axes[0]
     assert len(axes.lines) == 2
     assert len(axes.collections) == 1
+
+
+@pytest.mark.parametrize(("panels", "count"), [(1, 60), (2, 5000)])
+def test_scatter_maps_name_every_class(panels, count):
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 12  # more classes than colours
+    maps = {f"map {i}": rng.normal(size=(count, 2)) + labels[:, None] for i in range(panels)}
+    for axes in drawn(figures.scatter_maps(maps, labels, CAPTION, "t-SNE axis")).axes:
+        assert {text.get_text() for text in axes.texts} == {str(i) for i in range(12)}
+        assert sum(len(points.get_offsets()) for points in axes.collections) == count
+        assert all(points.get_rasterized() for points in axes.collections), "thousands of shapes in an SVG"
+
+
+def test_correlation_matrix_has_a_fixed_scale():
+    axes = drawn(figures.correlation_matrix(np.eye(4) / 2, CAPTION, "unit")).axes[0]
+    assert axes.images[0].get_clim() == (-1, 1)
