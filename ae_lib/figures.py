@@ -30,7 +30,7 @@ LOOK = {
     "svg.fonttype": "none",
 }
 # The ten of Tol's "muted" scheme ("Colour schemes", SRON technical note, 2021): told apart by the colour-blind.
-CLASSES = "#332288 #88ccee #44aa99 #117733 #999933 #ddcc77 #cc6677 #882255 #aa4499 #777777".split()
+CLASSES = ["#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777"]
 MARKERS = "os^Dv"
 SIGNED = "cividis"  # its lightness rises throughout, so that the sign survives grey-scale print
 
