@@ -361,8 +361,8 @@ pd.DataFrame(accuracy).rename(columns=label).rename_axis(columns=title)
 # %%
 metric = probes.pixel_metric(train[model], x_train)
 whiten = {name: PCA(whiten=True, svd_solver="covariance_eigh").fit(train[name]).transform for name in shown}
-before = keras.Model(encoder.inputs, encoder.layers[-2].output)
-after = keras.Model(decoder.inputs, decoder.layers[1].output)
+before = keras.Model(encoder.input, encoder.layers[-2].output)
+after = keras.Model(decoder.input, decoder.layers[1].output)
 views = {
     "code, as it is": lambda part: part[model],
     "code, standardised": lambda part: part[model] / train[model].std(axis=0),
