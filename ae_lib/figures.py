@@ -5,6 +5,7 @@ Each takes a caption that states its finding; it stands below the figure and is 
 print, and what is told apart by colour is told apart by marker, line style or position as well.
 """
 
+import itertools
 import textwrap
 
 from ae_lib.data import SIDE
@@ -275,7 +276,7 @@ def lines(curves, caption, xlabel, ylabel, shade=None):
 
 @_styled
 def scatter_maps(maps, labels, caption, axis):
-    """Points in the plane by class, one panel per map; each class's label stands at the median of its points.
+    """Points in the plane by class, one panel per map; each class's label stands by the median of its points.
 
     Parameters
     ----------
@@ -284,7 +285,7 @@ def scatter_maps(maps, labels, caption, axis):
     labels : int array, shape (n,)
     caption : str
     axis : str
-        What the axes are, with their unit; they are numbered 1 and 2.
+        What the axes are, with their unit, and ``{}`` where their number belongs.
     """
     figure = _figure(caption, height=9.0 / len(maps) * 0.95)
     size = float(np.clip(4000 / len(labels), 2, 14))
@@ -293,13 +294,29 @@ def scatter_maps(maps, labels, caption, axis):
     for axes, (title, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
         for i, marker in enumerate(MARKERS):
             some = order[labels[order] % len(MARKERS) == i]
-            axes.scatter(*points[some].T, size, colours[some], marker=marker, linewidths=0, alpha=0.7, rasterized=True)
-        for label in np.unique(labels):
-            text = axes.text(*np.median(points[labels == label], axis=0), label, fontsize=14, fontweight="bold")
+            # Without antialiasing the picture has few colours, and a file a third as large.
+            look = {"marker": marker, "linewidths": 0, "antialiased": False, "rasterized": True}
+            axes.scatter(*points[some].T, size, colours[some], **look)
+        medians = np.array([np.median(points[labels == label], axis=0) for label in np.unique(labels)])
+        for label, place in zip(np.unique(labels), _apart(medians, 0.06 * np.ptp(points, axis=0).max()), strict=True):
+            text = axes.text(*place, label, fontsize=14, fontweight="bold")
             text.set(ha="center", va="center", path_effects=[withStroke(linewidth=3.5, foreground="white")])
-        axes.set(title=title, xlabel=f"{axis} 1", ylabel=f"{axis} 2", xticks=[], yticks=[])
+        axes.set(title=title, xlabel=axis.format(1), ylabel=axis.format(2), xticks=[], yticks=[])
         axes.set_aspect("equal", adjustable="datalim")
     return figure
+
+
+def _apart(places, least, rounds=100):
+    """Places moved no further than needed for any two of them to be ``least`` apart; nearly so if they are many."""
+    places = np.array(places, "float64")
+    for _ in range(rounds):
+        for i, j in itertools.combinations(range(len(places)), 2):
+            step = places[j] - places[i]
+            distance = np.hypot(*step)
+            if distance < least:
+                push = (least - distance) / 2 * (step / distance if distance else np.array([1, 0]))
+                places[i], places[j] = places[i] - push, places[j] + push
+    return places
 
 
 @_styled

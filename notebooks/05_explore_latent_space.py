@@ -135,12 +135,12 @@ pd.DataFrame(columns).reindex(list(votes)).fillna("").rename_axis(index=images.t
 
 # %%
 kinds = {
-    "05_map_pca": ("pca_map", "the first two principal axes of the codes", "principal axis (units of the code)"),
-    "05_map_tsne": ("tsne_map", "t-SNE maps, whose distances have no unit", "t-SNE axis"),
+    "05_map_pca": ("pca_map", "the first two principal axes of the codes", "principal axis {} / units of the code"),
+    "05_map_tsne": ("tsne_map", "t-SNE maps, whose distances have no unit", "t-SNE axis {}"),
 }
 for number, (file, (kind, what, axis)) in enumerate(kinds.items(), 1):
     caption = (
-        f"Figure 5.{number}. {images.title}: {len(y_shown):,} test images on {what}; digits stand at their class's median. Five "
+        f"Figure 5.{number}. {images.title}: {len(y_shown):,} test images on {what}; digits stand by their class's median. Five "
         f"neighbours on the map name the class of {100 * votes[kind][model].mean:.1f} % of the images for the autoencoder, "
         f"{100 * votes[kind]['pca'].mean:.1f} % for {pca_name}; in the full codes {100 * votes['full_code'][model].mean:.1f} and "
         f"{100 * votes['full_code']['pca'].mean:.1f} %."
