@@ -74,7 +74,7 @@ def purity(labels, found):
     return (labels[found] == vote(labels, found)[:, None]).mean(axis=1)
 
 
-def linear_probe(features, labels, c=0.1, tolerance=1e-4):
+def linear_probe(features, labels, c=0.1, tolerance=3e-4):
     """Fit a multinomial logistic regression on standardised features.
 
     Parameters
