@@ -159,14 +159,15 @@ def test_shared_ignores_the_order():
     np.testing.assert_allclose(probes.shared(first, second), [1, 0.25])
 
 
-def test_standing():
+def test_level_is_within_the_margin_beyond_doubt():
     rng = np.random.default_rng(6)
     base = rng.normal(0, 1, 4000)
     noise = rng.normal(0, 0.1, 4000)
-    assert probes.standing(base + noise, base, margin=0.01) == "level"
-    assert probes.standing(base + noise, base, margin=0.001) == "undecided"
-    assert probes.standing(base + 0.02 + noise, base, margin=0.01) == "ahead"
-    assert probes.standing(base - 0.02 + noise, base, margin=0.01) == "behind"
+    assert probes.level(base + noise, base, margin=0.01)
+    assert not probes.level(base + noise, base, margin=0.001)
+    assert not probes.level(base + 0.02 + noise, base, margin=0.01)
+    assert not probes.level(base - 0.02 + noise, base, margin=0.01)
+    assert not probes.level(base[:50] + noise[:50], base[:50], margin=0.01), "too few to say"
     # A difference beyond doubt that does not matter is level, which is what sets this apart from `metrics.better`.
-    assert probes.standing(base + 0.006 + noise, base, margin=0.01) == "level"
+    assert probes.level(base + 0.006 + noise, base, margin=0.01)
     assert metrics.better("psnr", base + 0.006 + noise, base) == "yes"
