@@ -418,7 +418,7 @@ pd.DataFrame(rows, columns=["score", "first", "against", "gain / points", "bette
 # %%
 for score, other in (("knn1_accuracy", "pca"), ("knn5_accuracy", "pca"), ("linear_probe_accuracy", "pixels")):
     verdict = "yes" if probes.level(hits[model][score], hits[other][score], margin, seed) else "not shown"
-    print(f"{score}, code and {label[other]} level within {100 * margin:g} points: {verdict}")
+    print(f"{score}, code and {label[other]} level within a margin of {margin:g}: {verdict}")
 
 # %% [markdown]
 # ## Keep the results
