@@ -5,6 +5,7 @@ Each takes a caption that states its finding; it stands below the figure and is 
 print, and what is told apart by colour is told apart by marker, line style or position as well.
 """
 
+import itertools
 import textwrap
 
 from ae_lib.data import SIDE
@@ -12,6 +13,7 @@ from ae_lib.data import SIDE
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 DPI = 110
 STYLES = [  # dark to light, each with a line style and a marker of its own
@@ -28,6 +30,9 @@ LOOK = {
     "legend.frameon": False,
     "svg.fonttype": "none",
 }
+# The ten of Tol's "muted" scheme ("Colour schemes", SRON technical note, 2021): told apart by the colour-blind.
+CLASSES = ["#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777"]
+MARKERS = "os^Dv"
 SIGNED = "cividis"  # its lightness rises throughout, so that the sign survives grey-scale print
 
 
@@ -298,4 +303,69 @@ def line_panels(panels, caption, xlabels, ylabels):
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    return figure
+
+
+@_styled
+def scatter_maps(maps, labels, caption, axis):
+    """Points in the plane by class, one panel per map; each class's label stands by the median of its points.
+
+    Parameters
+    ----------
+    maps : dict
+        Title to positions, shape (n, 2).
+    labels : int array, shape (n,)
+    caption : str
+    axis : str
+        What the axes are, with their unit, and ``{}`` where their number belongs.
+    """
+    figure = _figure(caption, height=9.0 / len(maps) * 0.95)
+    size = float(np.clip(4000 / len(labels), 2, 14))
+    order = np.random.default_rng(0).permutation(len(labels))  # no class lies wholly on top
+    colours = np.array([CLASSES[label % len(CLASSES)] for label in labels])
+    for axes, (title, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+        for i, marker in enumerate(MARKERS):
+            some = order[labels[order] % len(MARKERS) == i]
+            # Without antialiasing the picture has few colours, and a file a third as large.
+            look = {"marker": marker, "linewidths": 0, "antialiased": False, "rasterized": True}
+            axes.scatter(*points[some].T, size, colours[some], **look)
+        medians = np.array([np.median(points[labels == label], axis=0) for label in np.unique(labels)])
+        for label, place in zip(np.unique(labels), _apart(medians, 0.06 * np.ptp(points, axis=0).max()), strict=True):
+            text = axes.text(*place, label, fontsize=14, fontweight="bold")
+            text.set(ha="center", va="center", path_effects=[withStroke(linewidth=3.5, foreground="white")])
+        axes.set(title=title, xlabel=axis.format(1), ylabel=axis.format(2), xticks=[], yticks=[])
+        axes.set_aspect("equal", adjustable="datalim")
+    return figure
+
+
+def _apart(places, least, rounds=100):
+    """Places moved no further than needed for any two of them to be ``least`` apart; nearly so if they are many."""
+    places = np.array(places, "float64")
+    for _ in range(rounds):
+        for i, j in itertools.combinations(range(len(places)), 2):
+            step = places[j] - places[i]
+            distance = np.hypot(*step)
+            if distance < least:
+                push = (least - distance) / 2 * (step / distance if distance else np.array([1, 0]))
+                places[i], places[j] = places[i] - push, places[j] + push
+    return places
+
+
+@_styled
+def correlation_matrix(values, caption, label):
+    """A matrix of correlations on a scale from -1 to 1.
+
+    Parameters
+    ----------
+    values : float array, shape (d, d), in [-1, 1]
+    caption : str
+    label : str
+        What rows and columns are.
+    """
+    figure = _figure(caption, width=7.0, height=4.6)
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap=SIGNED, vmin=-1, vmax=1, interpolation="nearest")
+    axes.set(xlabel=label, ylabel=label)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes, label="correlation", shrink=0.9, aspect=16)
     return figure

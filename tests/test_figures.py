@@ -1,5 +1,7 @@
 """Every figure draws without a warning, carries its caption, and puts nothing outside its frame."""
 
+import itertools
+
 from ae_lib import figures, models
 
 import numpy as np
@@ -89,3 +91,27 @@ def test_line_panels_share_a_legend(count):
     figure = drawn(figures.line_panels(panels, CAPTION, ["strength"] * count, ["share"] * count))
     assert [text.get_text() for text in figure.legends[0].texts] == ["a", "b"]
     assert sum(axes.get_visible() for axes in figure.axes) == count
+
+
+@pytest.mark.parametrize(("panels", "count"), [(1, 60), (2, 5000)])
+def test_scatter_maps_name_every_class(panels, count):
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 12  # more classes than colours
+    maps = {f"map {i}": rng.normal(size=(count, 2)) + labels[:, None] for i in range(panels)}
+    for axes in drawn(figures.scatter_maps(maps, labels, CAPTION, "t-SNE axis {}")).axes:
+        assert {text.get_text() for text in axes.texts} == {str(i) for i in range(12)}
+        assert sum(len(points.get_offsets()) for points in axes.collections) == count
+        assert all(points.get_rasterized() for points in axes.collections), "thousands of shapes in an SVG"
+
+
+def test_labels_of_classes_in_one_place_do_not_cover_each_other():
+    labels = np.repeat(np.arange(6), 50)
+    points = np.random.default_rng(0).normal(size=(300, 2)) * np.where(labels < 5, 0.01, 20)[:, None]
+    axes = drawn(figures.scatter_maps({"map": points, "again": points}, labels, CAPTION, "axis {}")).axes[0]
+    boxes = [text.get_window_extent().padded(-4) for text in axes.texts]  # a digit does not fill its line's height
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_correlation_matrix_has_a_fixed_scale():
+    axes = drawn(figures.correlation_matrix(np.eye(4) / 2, CAPTION, "unit")).axes[0]
+    assert axes.images[0].get_clim() == (-1, 1)
