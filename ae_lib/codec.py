@@ -3,7 +3,7 @@
 Transform coding as in Goyal, "Theoretical foundations of transform coding", IEEE Signal Processing Magazine 18(5), 2001: an
 image becomes a few coordinates; each is rounded to a bin of one step; the bins are entropy-coded under the histogram that
 their coordinate had on the training images. An autoencoder and PCA make two codecs that differ in their layers alone.
-A codec is arrays in one file; decoding needs neither Keras nor TensorFlow.
+A codec is plain arrays, kept in one file.
 
 A stream is, little-endian:
 
@@ -27,16 +27,19 @@ import hashlib
 import math
 import struct
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from numbers import Real
 from typing import NamedTuple
 
+import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.data import PIXELS, SIDE, as_flat_images
+from ae_lib.training import fit
 
 import constriction
+import keras
 import numpy as np
 from PIL import Image
 from scipy.special import expit
@@ -86,8 +89,10 @@ class Codec:
 
     Attributes
     ----------
-    encoder, decoder : tuples of Layer
-        Images, float32 (n, 784) in [0, 1], to coordinates, float32 (n, d) with training mean 0, and back.
+    encoder : tuple of Layer
+        Images, float32 (n, 784) in [0, 1], to coordinates, float32 (n, d) with training mean 0.
+    decoder : tuple of Layer
+        Coordinates to images. If its first layer has d + 1 inputs, the last one is the logarithm of the step.
     first : int32 array, shape (d,)
         The cell that holds the smallest training coordinate: floor(coordinate / CELL).
     counts : uint32 array, shape (d, cells)
@@ -110,9 +115,12 @@ class Codec:
         """Coordinates, float32 (n, d), of images as `ae_lib.data.as_flat_images` takes them."""
         return _through(self.encoder, as_flat_images(images))
 
-    def decode(self, coordinates):
-        """Images, float32 (n, 784) in [0, 1], of coordinates, shape (n, d)."""
-        return _through(self.decoder, np.asarray(coordinates, "float32"))
+    def decode(self, coordinates, step):
+        """Images, float32 (n, 784) in [0, 1], of coordinates, shape (n, d), that were rounded with this step."""
+        coordinates = np.asarray(coordinates, "float32")
+        if len(self.decoder[0].weights) > len(self.first):
+            coordinates = np.column_stack([coordinates, np.full(len(coordinates), math.log(step), "float32")])
+        return _through(self.decoder, coordinates)
 
     def quantise(self, coordinates, step):
         """Round coordinates to symbols.
@@ -221,6 +229,43 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000)
     return _counted(inwards, (_layer(backward, mean, "linear"), *outwards), images, rounding)
 
 
+def tuned(codec, images, validation, settings, steps):
+    """Train a codec's decoder further, on rounded coordinates, and tell it the step.
+
+    The decoder of an autoencoder has seen exact codes only. For rounded ones the best reconstruction is the mean of all
+    images whose codes fall into the same bins, which is the less sharp the larger the step. Each training image is rounded
+    with a step of its own, drawn log-uniformly; the encoder, and so every code, stays as it is.
+
+    Parameters
+    ----------
+    codec : Codec
+        As `from_autoencoder` made it.
+    images, validation : uint8 or float32 arrays, shape (n, 784)
+    settings : ae_lib.training.Settings
+    steps : (float, float)
+        The smallest and the largest step drawn.
+
+    Returns
+    -------
+    Codec, keras.callbacks.History
+
+    References
+    ----------
+    One decoder for many rates that is told the rate: Choi, El-Khamy and Lee, "Variable rate deep image compression with a
+    conditional autoencoder", ICCV 2019.
+    """
+    encoder = _keras_layers(codec.encoder, trainable=False)
+    back, first, *rest = codec.decoder  # `from_autoencoder` put the way back to codes first; here it becomes part of the first layer
+    weights = np.vstack([back.weights @ first.weights, np.zeros(len(first.bias))])
+    decoder = _keras_layers([_layer(weights, back.bias @ first.weights + first.bias, first.activation), *rest])
+    inputs = keras.Input((len(codec.encoder[0].weights),))
+    outputs = keras.Sequential([*encoder, _RandomStep(steps, codec.rounding, settings.seed), *decoder])(inputs)
+    model = keras.Model(inputs, outputs)
+    history = fit(model, images, validation, settings)
+    layers = tuple(_layer(*map(np.asarray, layer.get_weights()), layer.activation.__name__) for layer in decoder)
+    return replace(codec, decoder=layers), history
+
+
 def from_pca(pca, images, rounding=0.5):
     """Make a codec of a fitted `sklearn.decomposition.PCA`, whose values are cut to [0, 1]; else as `from_autoencoder`."""
     basis, mean = pca.components_.astype("float64"), pca.mean_.astype("float64")
@@ -289,7 +334,7 @@ def decompress(stream, codec):
         If the stream is truncated, altered, of another codec, or of a newer version: nothing is decoded then.
     """
     symbols, step = unpack(stream, codec)
-    return codec.decode(codec.dequantise(symbols, step))
+    return codec.decode(codec.dequantise(symbols, step), step)
 
 
 def pack(symbols, codec, step):
@@ -315,6 +360,41 @@ def unpack(stream, codec):
     if not coder.is_empty():
         raise StudyError("The stream holds more than its images; expected nothing after them: fetch the stream again.")
     return np.stack(columns, axis=1), step
+
+
+def error_at(rate, rates, errors):
+    """Error of each image at a rate between those measured.
+
+    Its logarithm is taken to be linear in the rate. By Hölder's inequality the mean of these errors is never more than the
+    straight line between the two measured means, on a logarithmic scale or on a plain one.
+
+    Parameters
+    ----------
+    rate : float
+    rates : float array, shape (m,)
+        In bits per image.
+    errors : float array, shape (m, n)
+        Of each image at each of these rates.
+
+    Returns
+    -------
+    float64 array, shape (n,)
+
+    Raises
+    ------
+    StudyError
+        If the rate is not among or between the others.
+    """
+    order = np.argsort(rates)
+    rates, errors = np.asarray(rates)[order], np.asarray(errors)[order]
+    if not rates[0] <= rate <= rates[-1]:
+        raise StudyError(
+            f"The rate {rate:.4g} was not measured; expected one from {rates[0]:.4g} to {rates[-1]:.4g} bits per image: "
+            "add smaller or larger steps."
+        )
+    right = max(1, np.searchsorted(rates, rate))
+    share = (rate - rates[right - 1]) / (rates[right] - rates[right - 1])
+    return errors[right - 1] ** (1 - share) * errors[right] ** share
 
 
 def mosaic(images):
@@ -372,6 +452,29 @@ def _dense_layers(model):
     return tuple(_layer(*map(np.asarray, layer.get_weights()), layer.activation.__name__) for layer in layers)
 
 
+def _keras_layers(layers, trainable=True):
+    made = []
+    for weights, bias, activation in layers:
+        made.append(keras.layers.Dense(len(bias), activation=activation, trainable=trainable))
+        made[-1].build((None, len(weights)))
+        made[-1].set_weights([weights, bias])
+    return made
+
+
+class _RandomStep(keras.layers.Layer):
+    """Round each code with a step drawn for it, and append the logarithm of that step."""
+
+    def __init__(self, steps, rounding, seed):
+        super().__init__()
+        self.logs, self.rounding, self.random = np.log(steps), rounding, keras.random.SeedGenerator(seed)
+
+    def call(self, x):
+        log = keras.random.uniform((keras.ops.shape(x)[0], 1), *self.logs, seed=self.random)
+        step = keras.ops.exp(log)
+        rounded = keras.ops.sign(x) * keras.ops.floor(keras.ops.abs(x) / step + self.rounding) * step
+        return keras.ops.concatenate([rounded, log], axis=1)
+
+
 def _through(layers, x):
     parts = [x[start : start + BATCH] for start in range(0, len(x), BATCH)]
     for weights, bias, activation in layers:
@@ -387,7 +490,9 @@ def _mean_metric(layers, codes):
         jacobian = np.broadcast_to(np.eye(codes.shape[1], dtype="float32"), (len(x), codes.shape[1], codes.shape[1]))
         for weights, bias, activation in layers:
             before = x @ weights + bias
-            jacobian = (jacobian @ weights) * SLOPES[activation](before)[:, None]
+            # One large product; a hundred small ones take far longer.
+            jacobian = (jacobian.reshape(-1, len(weights)) @ weights).reshape(len(x), -1, len(bias))
+            jacobian = jacobian * SLOPES[activation](before)[:, None]
             x = ACTIVATIONS[activation](before)
         flat = jacobian.swapaxes(0, 1).reshape(codes.shape[1], -1)
         total = total + (flat @ flat.T).astype("float64")
