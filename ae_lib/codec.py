@@ -255,7 +255,8 @@ def tuned(codec, images, validation, settings, steps):
     conditional autoencoder", ICCV 2019.
     """
     encoder = _keras_layers(codec.encoder, trainable=False)
-    back, first, *rest = codec.decoder  # `from_autoencoder` put the way back to codes first; here it becomes part of the first layer
+    # The first layer takes in the way back to codes, which `from_autoencoder` put before it.
+    back, first, *rest = codec.decoder
     weights = np.vstack([back.weights @ first.weights, np.zeros(len(first.bias))])
     decoder = _keras_layers([_layer(weights, back.bias @ first.weights + first.bias, first.activation), *rest])
     inputs = keras.Input((len(codec.encoder[0].weights),))
@@ -266,17 +267,21 @@ def tuned(codec, images, validation, settings, steps):
     return replace(codec, decoder=layers), history
 
 
-def from_pca(pca, images, rounding=0.5):
-    """Make a codec of a fitted `sklearn.decomposition.PCA`, whose values are cut to [0, 1]; else as `from_autoencoder`."""
+def from_pca(pca, images, rounding=0.5, gain=1.0):
+    """Make a codec of a fitted `sklearn.decomposition.PCA`.
+
+    Its values are cut to [0, 1]. What is cut costs nothing, so that a contrast stronger than that of the mean of a bin lowers
+    the error: ``gain`` multiplies what is drawn beside the mean image. Else as `from_autoencoder`.
+    """
     basis, mean = pca.components_.astype("float64"), pca.mean_.astype("float64")
     encoder = (_layer(basis.T, -basis @ mean, "linear"),)
-    return _counted(encoder, (_layer(basis, mean, "clip"),), images, rounding)
+    return _counted(encoder, (_layer(gain * basis, mean, "clip"),), images, rounding)
 
 
 def load(path):
     """Read a codec that `Codec.save` wrote; `StudyError` if the file is not one."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = dict(file)
         if (int(arrays["version"]), float(arrays["cell"])) != (VERSION, CELL):
             raise StudyError(
@@ -557,9 +562,13 @@ def _checksum(head, payload):
 def _checked(stream, codec):
     """Step, number of images and payload of a stream, or the reason why it is refused."""
     if not isinstance(stream, bytes):
-        raise StudyError(f"The stream is of type {type(stream).__name__}; expected bytes: read it with open(path, 'rb').")
+        raise StudyError(
+            f"The stream is of type {type(stream).__name__}; expected bytes: read it with open(path, 'rb')."
+        )
     if stream[: len(MAGIC)] != MAGIC or len(stream) < len(MAGIC) + 1:
-        raise StudyError(f"The stream begins with {stream[:4]!r}; expected {MAGIC!r} and a version: it is no stream of this codec.")
+        raise StudyError(
+            f"The stream begins with {stream[:4]!r}; expected {MAGIC!r} and a version: it is no stream of this codec."
+        )
     if stream[len(MAGIC)] > VERSION:
         raise StudyError(
             f"The stream is of version {stream[len(MAGIC)]}; expected at most {VERSION}: read it with a newer ae_lib."
@@ -572,7 +581,9 @@ def _checked(stream, codec):
         raise StudyError(f"The stream has {len(stream)} bytes; expected {HEADER + 4 * words} by its header: {damaged}")
     head, checksum, payload = stream[: HEAD.size], stream[HEAD.size : HEADER], stream[HEADER:]
     if _checksum(head, payload) != checksum or version != VERSION or count == 0:
-        raise StudyError(f"The stream's checksum is {checksum.hex()}; expected {_checksum(head, payload).hex()}: {damaged}")
+        raise StudyError(
+            f"The stream's checksum is {checksum.hex()}; expected {_checksum(head, payload).hex()}: {damaged}"
+        )
     if fingerprint != codec.fingerprint[:DIGEST]:
         raise StudyError(
             f"The stream was made by the codec {fingerprint.hex()}, this one is {codec.fingerprint[:DIGEST].hex()}; expected "

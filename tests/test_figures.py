@@ -81,3 +81,11 @@ def test_lines_with_and_without_bands():
     axes = drawn(figures.lines(curves, CAPTION, "distance", "error", shade=(1, 2))).axes[0]
     assert len(axes.lines) == 2
     assert len(axes.collections) == 1
+
+
+def test_lines_on_logarithmic_axes_tell_six_curves_apart():
+    curves = {name: INTERVALS * (i + 1) for i, name in enumerate("abcdef")}
+    axes = drawn(figures.lines(curves, CAPTION, "bits", "error", log=True)).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert len({line.get_color() for line in axes.lines}) == 6
+    assert len({line.get_marker() for line in axes.lines}) == 6
