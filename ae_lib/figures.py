@@ -21,6 +21,7 @@ STYLES = [  # dark to light, each with a line style and a marker of its own
     {"color": "#4f7d5c", "linestyle": "-.", "marker": "D"},
     {"color": "#c9a13b", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
     {"color": "#6b4c86", "linestyle": (0, (1, 3)), "marker": "*"},
+    {"color": "#222222", "linestyle": (0, (8, 3)), "marker": "x"},
 ]
 LOOK = {
     "font.size": 10,

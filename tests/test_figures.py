@@ -83,9 +83,9 @@ def test_lines_with_and_without_bands():
     assert len(axes.collections) == 1
 
 
-def test_lines_on_logarithmic_axes_tell_six_curves_apart():
-    curves = {name: INTERVALS * (i + 1) for i, name in enumerate("abcdef")}
+def test_lines_on_logarithmic_axes_tell_seven_curves_apart():
+    curves = {name: INTERVALS * (i + 1) for i, name in enumerate("abcdefg")}
     axes = drawn(figures.lines(curves, CAPTION, "bits", "error", log=True)).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    assert len({line.get_color() for line in axes.lines}) == 6
-    assert len({line.get_marker() for line in axes.lines}) == 6
+    assert len({line.get_color() for line in axes.lines}) == 7
+    assert len({line.get_marker() for line in axes.lines}) == 7
