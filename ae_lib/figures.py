@@ -20,6 +20,10 @@ STYLES = [  # dark to light, each with a line style and a marker of its own
     {"color": "#1b3a5c", "linestyle": "-", "marker": "o"},
     {"color": "#c8553d", "linestyle": "--", "marker": "s"},
     {"color": "#8f9aa3", "linestyle": ":", "marker": "^"},
+    {"color": "#4f7d5c", "linestyle": "-.", "marker": "D"},
+    {"color": "#c9a13b", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
+    {"color": "#6b4c86", "linestyle": (0, (1, 3)), "marker": "*"},
+    {"color": "#222222", "linestyle": (0, (8, 3)), "marker": "x"},
 ]
 LOOK = {
     "font.size": 10,
@@ -252,7 +256,7 @@ def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
 
 
 @_styled
-def lines(curves, caption, xlabel, ylabel, shade=None):
+def lines(curves, caption, xlabel, ylabel, shade=None, log=False):
     """Curves over one axis, with a light band between two columns where given.
 
     Parameters
@@ -262,13 +266,23 @@ def lines(curves, caption, xlabel, ylabel, shade=None):
     caption, xlabel, ylabel : str
     shade : tuple of float, optional
         A stretch of the horizontal axis to set off.
+    log : bool
+        Whether both axes are logarithmic.
     """
-    figure = _figure(caption, height=2.8)
+    figure = _figure(caption, height=3.8 if log else 2.8)
     axes = figure.subplots()
     _draw_curves(axes, curves)
     if shade:
         axes.axvspan(*shade, color="#eeeeee", zorder=0)
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if log:
+        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter("")
+    else:
+        axes.set_ylim(0, None)
     _legend_above(axes)
     return figure
 

@@ -115,3 +115,11 @@ def test_labels_of_classes_in_one_place_do_not_cover_each_other():
 def test_correlation_matrix_has_a_fixed_scale():
     axes = drawn(figures.correlation_matrix(np.eye(4) / 2, CAPTION, "unit")).axes[0]
     assert axes.images[0].get_clim() == (-1, 1)
+
+
+def test_lines_on_logarithmic_axes_tell_seven_curves_apart():
+    curves = {name: INTERVALS * (i + 1) for i, name in enumerate("abcdefg")}
+    axes = drawn(figures.lines(curves, CAPTION, "bits", "error", log=True)).axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert len({line.get_color() for line in axes.lines}) == 7
+    assert len({line.get_marker() for line in axes.lines}) == 7
