@@ -14,10 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 DPI = 110
-STYLES = [  # dark to light, each with a line style and a marker of its own
+STYLES = [  # each with a line style and a marker of its own
     {"color": "#1b3a5c", "linestyle": "-", "marker": "o"},
     {"color": "#c8553d", "linestyle": "--", "marker": "s"},
     {"color": "#8f9aa3", "linestyle": ":", "marker": "^"},
+    {"color": "#d9a441", "linestyle": "-.", "marker": "D"},
+    {"color": "#4f8f76", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
 ]
 LOOK = {
     "font.size": 10,
@@ -224,7 +226,7 @@ def loss_curves(history, floors, caption):
 
 @_styled
 def intervals_by_group(tables, caption, xlabel, ylabel):
-    """Means with their intervals by group, one marker style per model.
+    """Means, or differences, with their intervals by group, one marker style per model.
 
     Parameters
     ----------
@@ -239,13 +241,17 @@ def intervals_by_group(tables, caption, xlabel, ylabel):
         error = [table["mean"] - table["low"], table["high"] - table["mean"]]
         axes.errorbar(x, table["mean"], error, label=label, **{**style, "linestyle": "none"}, capsize=3, markersize=4.5)
     axes.set_xticks(range(len(table)), [str(group) for group in table.index])
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if min(table["low"].min() for table in tables.values()) < 0:  # differences
+        axes.axhline(0, color="#777777", linewidth=1)
+    else:
+        axes.set_ylim(0, None)
     _legend_above(axes)
     return figure
 
 
 @_styled
-def lines(curves, caption, xlabel, ylabel, shade=None):
+def lines(curves, caption, xlabel, ylabel, shade=None, log=False):
     """Curves over one axis, with a light band between two columns where given.
 
     Parameters
@@ -255,8 +261,10 @@ def lines(curves, caption, xlabel, ylabel, shade=None):
     caption, xlabel, ylabel : str
     shade : tuple of float, optional
         A stretch of the horizontal axis to set off.
+    log : bool
+        Whether both axes are logarithmic; ticks are then at the curves' positions.
     """
-    figure = _figure(caption, height=2.8)
+    figure = _figure(caption, height=3.6 if log else 2.8)
     axes = figure.subplots()
     for (label, curve), style in zip(curves.items(), STYLES, strict=False):
         axes.plot(curve.index, curve["mean"], label=label, markersize=4, **style)
@@ -265,5 +273,12 @@ def lines(curves, caption, xlabel, ylabel, shade=None):
     if shade:
         axes.axvspan(*shade, color="#eeeeee", zorder=0)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
+    if log:
+        axes.set(xscale="log", yscale="log", ylim=(None, None))
+        axes.set_xticks(curve.index, [f"{x:,}" for x in curve.index])
+        axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
     _legend_above(axes)
     return figure
