@@ -59,9 +59,9 @@ def _draw_image(axes, image):
         spine.set(visible=True, color="#cccccc", linewidth=0.5)
 
 
-def _legend_above(axes):
+def _legend_above(axes, ncols=4):
     # Above the axes it covers no data, whatever these are.
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2, handlelength=2.6)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, borderaxespad=0.2, handlelength=2.6)
 
 
 @_styled
@@ -251,7 +251,7 @@ def intervals_by_group(tables, caption, xlabel, ylabel):
 
 
 @_styled
-def lines(curves, caption, xlabel, ylabel, shade=None, log=False):
+def lines(curves, caption, xlabel, ylabel, shade=None):
     """Curves over one axis, with a light band between two columns where given.
 
     Parameters
@@ -261,10 +261,8 @@ def lines(curves, caption, xlabel, ylabel, shade=None, log=False):
     caption, xlabel, ylabel : str
     shade : tuple of float, optional
         A stretch of the horizontal axis to set off.
-    log : bool
-        Whether both axes are logarithmic; ticks are then at the curves' positions.
     """
-    figure = _figure(caption, height=3.6 if log else 2.8)
+    figure = _figure(caption, height=2.8)
     axes = figure.subplots()
     for (label, curve), style in zip(curves.items(), STYLES, strict=False):
         axes.plot(curve.index, curve["mean"], label=label, markersize=4, **style)
@@ -273,12 +271,32 @@ def lines(curves, caption, xlabel, ylabel, shade=None, log=False):
     if shade:
         axes.axvspan(*shade, color="#eeeeee", zorder=0)
     axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(0, None))
-    if log:
-        axes.set(xscale="log", yscale="log", ylim=(None, None))
-        axes.set_xticks(curve.index, [f"{x:,}" for x in curve.index])
-        axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
-        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
     _legend_above(axes)
+    return figure
+
+
+@_styled
+def learning_curves(curves, caption, xlabel, ylabel):
+    """Errors by the amount of data, with intervals, both axes logarithmic.
+
+    Parameters
+    ----------
+    curves : dict
+        Label to a pandas.DataFrame with columns mean, low, high and the amount as index, the same in all.
+    caption, xlabel, ylabel : str
+    """
+    figure = _figure(caption, height=3.8)
+    axes = figure.subplots()
+    for i, ((label, curve), style) in enumerate(zip(curves.items(), STYLES, strict=False)):
+        # Side by side, since intervals at one place would hide each other.
+        x = curve.index * 1.02 ** (i - (len(curves) - 1) / 2)
+        error = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
+        axes.errorbar(x, curve["mean"], error, label=label, capsize=3, markersize=4.5, **style)
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    axes.set_xticks(curve.index, [f"{amount:,}" for amount in curve.index])
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+    _legend_above(axes, ncols=3)
     return figure

@@ -75,13 +75,14 @@ np.savez_compressed(run.new_artifact("fewlabels_draws.npz"), draws=draws, sizes=
 draws.shape
 
 # %%
-first = draws[0][: sizes[0]]
-shown = {f"class {c}": images.x_train[first[images.y_train[first] == c]] for c in np.unique(images.y_train)}
+n_classes = len(np.unique(images.y_train))
+rows = draws[0][: 3 * n_classes].reshape(3, n_classes)
 caption = (
-    f"Figure 8.1. {images.title}: all that is labelled in the first draw of {sizes[0]} labels, "
-    f"{sizes[0] // len(shown)} images of each class, out of {len(images.y_train):,}."
+    f"Figure 8.1. {images.title}: the first three labelled images of each class in the first draw. With {sizes[0]} labels there "
+    f"are {sizes[0] // n_classes} of each class, out of {len(images.y_train):,} training images."
 )
-run.show("08_draw", figures.image_rows({name: x[:15] for name, x in shown.items()}, caption))
+shown = {f"number {i}": images.x_train[row] for i, row in enumerate(rows, 1)}
+run.show("08_draw", figures.image_rows(shown, caption, titles=images.y_train[rows[0]]))
 
 # %% [markdown]
 # ## Represent the images
@@ -195,7 +196,6 @@ pd.DataFrame(wrong, sizes).rename_axis(index="labels", columns="wrong training l
 # the network from scratch no good.)
 
 # %%
-n_classes = len(np.unique(images.y_train))
 classifier = models.classifier(encoder, n_classes)
 trainer = few_labels.Trainer(classifier, images.pixels_train, images.y_train, steps, batch_size, learning_rate)
 codes = encoder.predict(images.x_train, batch_size=1000, verbose=0)
@@ -225,8 +225,10 @@ def trained_error(start, number, n):
 
 
 # %%
-for name, start in {"finetuned": from_encoder, "scratch": from_scratch}.items():
-    errors[name] = np.array([[trained_error(start, number, n) for n in sizes] for number in range(n_draws)])
+starts = {"finetuned": from_encoder, "scratch": from_scratch}
+with threadpool_limits(1, user_api="blas"):  # of the logistic regressions; TensorFlow has threads of its own
+    for name, start in starts.items():
+        errors[name] = np.array([[trained_error(start, number, n) for n in sizes] for number in range(n_draws)])
 
 # %% [markdown]
 # ## Compare
@@ -264,7 +266,7 @@ caption = (
     f"{curve(f'{model}_propagation')['mean'].iloc[0]:.1f} %; on PCA it reaches {curve('pca_propagation')['mean'].iloc[0]:.1f} %."
 )
 curves = {label: curve(name) for label, name in names.items()}
-run.show("08_frozen", figures.lines(curves, caption, "labels", "test error / %", log=True))
+run.show("08_frozen", figures.learning_curves(curves, caption, "labels", "test error / %"))
 
 # %%
 kinds = {"k-NN": "knn", "logistic regression": "logistic", "SVM": "svm", "propagation": "propagation"}
@@ -286,7 +288,7 @@ caption = (
 )
 names = {"encoder trained further": "finetuned", "from scratch": "scratch", "SVM on frozen codes": f"{model}_svm"}
 curves = {label: curve(name) for label, name in names.items()}
-run.show("08_finetuned", figures.lines(curves, caption, "labels", "test error / %", log=True))
+run.show("08_finetuned", figures.learning_curves(curves, caption, "labels", "test error / %"))
 
 # %% [markdown]
 # ## The results
