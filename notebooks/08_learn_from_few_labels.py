@@ -288,7 +288,8 @@ run.show("08_gain", figures.intervals_by_group(tables, caption, "labels", "gain 
 gain = [few_labels.t_interval(100 * g) for g in (errors["scratch"] - errors["finetuned"]).T]
 caption = (
     f"Figure 8.4. {images.title}: the encoder trained further against the same network from scratch, with 95 % intervals. "
-    f"The gain is {gain[0].mean:.1f} percentage points with {sizes[0]:,} labels and {gain[-1].mean:.1f} with {sizes[-1]:,}."
+    f"It errs less often by {gain[0].mean:.1f} [{gain[0].low:.1f}, {gain[0].high:.1f}] percentage points with {sizes[0]:,} labels, by "
+    f"{gain[-1].mean:.1f} [{gain[-1].low:.1f}, {gain[-1].high:.1f}] with {sizes[-1]:,}."
 )
 names = {"encoder trained further": "finetuned", "from scratch": "scratch", "SVM on frozen codes": f"{model}_svm"}
 curves = {label: curve(name) for label, name in names.items()}
