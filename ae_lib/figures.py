@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 DPI = 110
-STYLES = [  # dark to light, each with a line style and a marker of its own
+STYLES = [  # each with a line style and a marker of its own
     {"color": "#1b3a5c", "linestyle": "-", "marker": "o"},
     {"color": "#c8553d", "linestyle": "--", "marker": "s"},
     {"color": "#8f9aa3", "linestyle": ":", "marker": "^"},
@@ -66,9 +66,9 @@ def _draw_image(axes, image):
         spine.set(visible=True, color="#cccccc", linewidth=0.5)
 
 
-def _legend_above(axes):
+def _legend_above(axes, ncols=4):
     # Above the axes it covers no data, whatever these are.
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2, handlelength=2.6)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, borderaxespad=0.2, handlelength=2.6)
 
 
 @_styled
@@ -233,7 +233,7 @@ def loss_curves(history, floors, caption):
 
 @_styled
 def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
-    """Means with their intervals by group, one marker style per model.
+    """Means, or differences, with their intervals by group, one marker style per model.
 
     Parameters
     ----------
@@ -250,7 +250,11 @@ def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
         error = [table["mean"] - table["low"], table["high"] - table["mean"]]
         axes.errorbar(x, table["mean"], error, label=label, **{**style, "linestyle": "none"}, capsize=3, markersize=4.5)
     axes.set_xticks(range(len(table)), [str(group) for group in table.index])
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(bottom, None))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if min(table["low"].min() for table in tables.values()) < 0:  # differences
+        axes.axhline(0, color="#777777", linewidth=1)
+    else:
+        axes.set_ylim(bottom, None)
     _legend_above(axes)
     return figure
 
@@ -382,4 +386,31 @@ def correlation_matrix(values, caption, label):
     axes.set(xlabel=label, ylabel=label)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, ax=axes, label="correlation", shrink=0.9, aspect=16)
+    return figure
+
+
+@_styled
+def learning_curves(curves, caption, xlabel, ylabel):
+    """Errors by the amount of data, with intervals, both axes logarithmic.
+
+    Parameters
+    ----------
+    curves : dict
+        Label to a pandas.DataFrame with columns mean, low, high and the amount as index, the same in all.
+    caption, xlabel, ylabel : str
+    """
+    figure = _figure(caption, height=3.8)
+    axes = figure.subplots()
+    for i, ((label, curve), style) in enumerate(zip(curves.items(), STYLES, strict=False)):
+        # Side by side, since intervals at one place would hide each other.
+        x = curve.index * 1.02 ** (i - (len(curves) - 1) / 2)
+        error = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
+        axes.errorbar(x, curve["mean"], error, label=label, capsize=3, markersize=4.5, **style)
+    axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
+    axes.set_xticks(curve.index, [f"{amount:,}" for amount in curve.index])
+    axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
+    axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
+    _legend_above(axes, ncols=3)
     return figure

@@ -120,3 +120,24 @@ def layer_table(model):
     """Names, units, activations and parameter counts of the dense layers, input to output, one tuple each."""
     dense = [layer for half in halves(model)[1:] for layer in half.layers if isinstance(layer, layers.Dense)]
     return [(layer.name, layer.units, layer.activation.__name__, layer.count_params()) for layer in dense]
+
+
+def classifier(encoder, classes):
+    """Put a softmax layer on a copy of an encoder, for training with labels.
+
+    Parameters
+    ----------
+    encoder : keras.Model, (n, ...) → (n, latent_dim)
+        Left as it is: the copy has weights of its own, and new initial ones.
+    classes : int
+        Units of the softmax layer.
+
+    Returns
+    -------
+    keras.Model, (n, ...) → (n, classes)
+        Not compiled. Its layer ``encoder.name`` is the copy. Initial weights follow `keras.utils.set_random_seed`.
+    """
+    images = keras.Input(encoder.input_shape[1:], name="images")
+    codes = keras.models.clone_model(encoder)(images)
+    # No activation in between: the code is linear, as in the autoencoder, so that both signs reach the softmax.
+    return keras.Model(images, layers.Dense(classes, activation="softmax", name="classes")(codes), name="classifier")

@@ -123,3 +123,17 @@ def test_lines_on_logarithmic_axes_tell_seven_curves_apart():
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert len({line.get_color() for line in axes.lines}) == 7
     assert len({line.get_marker() for line in axes.lines}) == 7
+
+
+def test_intervals_of_differences_show_the_zero_line():
+    axes = drawn(figures.intervals_by_group({"a": INTERVALS - 2}, CAPTION, "labels", "gain")).axes[0]
+    assert axes.get_ylim()[0] < -1.5
+    assert any(set(line.get_ydata()) == {0} for line in axes.lines)
+
+
+def test_learning_curves_tell_all_styles_apart():
+    curves = {f"a method with a name, {i}": INTERVALS + i for i in range(len(figures.STYLES))}
+    axes = drawn(figures.learning_curves(curves, CAPTION, "labels", "error")).axes[0]
+    assert len({c.lines[0].get_marker() for c in axes.containers}) == len(curves)
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3"]
+    np.testing.assert_allclose(axes.containers[-1].lines[0].get_ydata(orig=False), curves[list(curves)[-1]]["mean"])

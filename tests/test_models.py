@@ -50,3 +50,19 @@ def test_equal_layers_are_allowed():
 def test_empty_layers_are_refused(sizes):
     with pytest.raises(StudyError, match="units; expected a whole number of at least 1"):
         models.dense_autoencoder(**sizes)
+
+
+def test_classifier_has_the_encoders_layers_and_weights_of_its_own(model, digits):
+    before = model.encoder.get_weights()
+    classifier = models.classifier(model.encoder, 10)
+    shapes = [weights.shape for weights in classifier.get_weights()]
+    assert shapes == [*(weights.shape for weights in before), (32, 10), (10,)]
+    assert not np.allclose(classifier.get_weights()[0], before[0])
+    np.testing.assert_allclose(classifier(digits.x_test[:5]).numpy().sum(axis=1), 1, rtol=1e-5)
+    classifier.set_weights([np.zeros_like(weights) for weights in classifier.get_weights()])
+    for a, b in zip(before, model.encoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    keras.utils.set_random_seed(1)
+    first = models.classifier(model.encoder, 10).get_weights()
+    keras.utils.set_random_seed(1)
+    np.testing.assert_array_equal(models.classifier(model.encoder, 10).get_weights()[0], first[0])
