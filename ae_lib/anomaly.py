@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.data import PIXELS, SIDE
 from ae_lib.metrics import Interval
 
+import keras
 import numpy as np
 from scipy.ndimage import gaussian_filter, rotate
 from scipy.stats import norm, rankdata
@@ -37,6 +39,32 @@ def relative_error(x, y, sigma=1.0):
     smooth = gaussian_filter(residual, sigma, axes=(-2, -1))
     ink = np.maximum(x.sum(axis=1), 1)  # an empty image counts as one with a single full pixel
     return np.square(smooth).sum(axis=(-2, -1)) / ink.reshape(-1, *[1] * (y.ndim - 2))
+
+
+def scores(reconstruct, x, sigma=1.0, part=1000):
+    """Scores of images by k models at once: squared error, binary cross-entropy and relative error.
+
+    Parameters
+    ----------
+    reconstruct : callable, (m, 784) → (m, k, 784)
+    x : float32 array, shape (n, 784), in [0, 1]
+    sigma : float
+        As for `relative_error`.
+    part : int
+        How many images are reconstructed at a time, since k reconstructions of each are k times as large.
+
+    Returns
+    -------
+    dict
+        ``"mse"``, ``"bce"``, ``"relative"`` to float32 arrays, shape (n, k).
+    """
+    found = []
+    for images in np.split(x, range(part, len(x), part)):
+        y = np.asarray(reconstruct(images))
+        target = np.broadcast_to(images[:, None], y.shape)
+        losses = [loss(target, y) for loss in (keras.losses.mean_squared_error, keras.losses.binary_crossentropy)]
+        found.append([*map(np.asarray, losses), relative_error(images, y, sigma)])
+    return dict(zip(("mse", "bce", "relative"), np.concatenate(found, axis=1), strict=True))
 
 
 def ink_deviation(x, normal):

@@ -453,7 +453,24 @@ for score, by in results.items():
             measured[key] = value
 
 # %%
-comparison = run.finish(measured)
+half_way = [metrics.interval(away[name][middle], seed) for name in (own, fade)]
+claims = [
+    (
+        f"{claim}, accuracy",
+        accuracy[model][score],
+        accuracy["pca"][score],
+        metrics.better("ssim", hits[model][score].astype("float64"), hits["pca"][score], seed),
+    )
+    for claim, score in {
+        "Codes have the better neighbours (5-NN)": "knn5_accuracy",
+        "A linear probe reads more from codes": "linear_probe_accuracy",
+    }.items()
+]
+nearer = metrics.better("sse", away[own][middle], away[fade][middle], seed)
+claims.append(
+    ("Half way between two digits a decoded image is nearer to a real one than a cross-fade, SSE", *half_way, nearer)
+)
+comparison = run.finish(measured, claims)
 comparison
 
 # %% tags=["nbval-ignore-output"]

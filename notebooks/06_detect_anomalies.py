@@ -78,10 +78,6 @@ def mse(x, y):
     return keras.losses.mean_squared_error(x, y).numpy()
 
 
-def bce(x, y):
-    return keras.losses.binary_crossentropy(np.broadcast_to(x, y.shape), y).numpy()
-
-
 # %%
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
 detectors = {
@@ -266,13 +262,13 @@ def settings(n, seed):
     return training.Settings(epochs, batch_size, rate, seed, compiler)
 
 
-def principal(sets, x):
+def by_networks(stack):
+    return lambda x: stack(np.repeat(x[:, None], len(classes), axis=1))
+
+
+def by_pca(sets):
     fitted = [PCA(latent_dim, svd_solver="covariance_eigh").fit(one) for one in sets]
-    return np.stack([p.inverse_transform(p.transform(x)) for p in fitted], axis=1)
-
-
-def reconstruct(stack, x):
-    return stack.predict(np.repeat(x[:, None], len(classes), axis=1), batch_size=250, verbose=0)
+    return lambda x: np.stack([p.inverse_transform(p.transform(x)) for p in fitted], axis=1)
 
 
 # %% tags=["nbval-ignore-output"]
@@ -287,9 +283,9 @@ training.fit(stack, sets, few_val, settings(len(sets), seed))
 # %%
 x_train, held_out = images.x_train, len(x_val) // 2
 x, y = np.concatenate([x_val[:held_out], x_test]), np.concatenate([images.y_val[:held_out], images.y_test])
-drawn = reconstruct(stack, x)
-by_detector = [mse(x[:, None], drawn), mse(x[:, None], principal([x_train[i] for i in nine], x))]
-by_detector.append(anomaly.relative_error(x, drawn, sigma))
+own_scores = anomaly.scores(by_networks(stack), x, sigma)
+pca_scores = anomaly.scores(by_pca([x_train[i] for i in nine]), x, sigma)
+by_detector = own_scores["mse"], pca_scores["mse"], own_scores["relative"]
 
 # %%
 left_out = {name: {} for name in detectors}
@@ -327,20 +323,18 @@ outsider = images.y_test[:, None] != classes
 sets.shape, outsider.sum()
 
 # %% tags=["nbval-ignore-output"]
-trained = {name: [] for name in (f"{model}_mse", f"{model}_bce", "best")}
+trained = {f"{model}_mse": [], f"{model}_bce": [], "best": []}
 for repeat in range(repeats):
     stack = networks(seed * repeats + repeat)
     training.fit(stack, sets, own_val, settings(len(sets), seed * repeats + repeat))
-    y = reconstruct(stack, x_test)
-    three = mse(x_test[:, None], y), bce(x_test[:, None], y), anomaly.relative_error(x_test, y, sigma)
-    for kind, score in zip(trained, three, strict=True):
-        trained[kind].append(anomaly.auroc(score, outsider))
+    for name, score in zip(trained, anomaly.scores(by_networks(stack), x_test, sigma).values(), strict=True):
+        trained[name].append(anomaly.auroc(score, outsider))
 
 # %%
 digit_images = [x_train[images.y_train == k] for k in classes]
-y = principal(digit_images, x_test)
 ink = np.stack([anomaly.ink_deviation(x_test, normal) for normal in digit_images], axis=1)
-fixed = {"ink": ink, "pca": mse(x_test[:, None], y), "pca_relative": anomaly.relative_error(x_test, y, sigma)}
+pca_scores = anomaly.scores(by_pca(digit_images), x_test, sigma)
+fixed = {"ink": ink, "pca": pca_scores["mse"], "pca_relative": pca_scores["relative"]}
 fixed = {name: [anomaly.auroc(score, outsider)] for name, score in fixed.items()}
 
 # %%

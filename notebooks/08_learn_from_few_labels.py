@@ -378,7 +378,21 @@ for n, found in zip(sizes, intervals[best_frozen], strict=True):
     measured |= {f"{key}.low": found.low, f"{key}.high": found.high}
 
 # %%
-comparison = run.finish(measured)
+rivals = {
+    "Codes need few labels, with propagation": (best_frozen, "pca_propagation"),
+    "Codes need few labels, with an SVM": (f"{model}_svm", "pca_svm"),
+    "An encoder trained further beats one from scratch": ("finetuned", "scratch"),
+}
+claims = [
+    (
+        f"{claim}: error with {sizes[0]} labels",
+        intervals[a][0],
+        intervals[b][0],
+        few_labels.fewer_errors(errors[a][:, 0], errors[b][:, 0]),
+    )
+    for claim, (a, b) in rivals.items()
+]
+comparison = run.finish(measured, claims)
 comparison
 
 # %% tags=["nbval-ignore-output"]

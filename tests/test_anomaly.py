@@ -1,6 +1,6 @@
 """Scores order images as they should, thresholds keep their promise, AUROC and its interval are the known ones."""
 
-from ae_lib import StudyError, anomaly, models, training
+from ae_lib import StudyError, anomaly, metrics, models, training
 
 import keras
 import numpy as np
@@ -28,6 +28,17 @@ def test_relative_error_without_smoothing_is_squared_error_by_ink(digits):
     np.testing.assert_allclose(both[:, 0], anomaly.relative_error(x, y, sigma=1), rtol=1e-5)
     assert (both[:, 1] == 0).all()
     assert np.isfinite(anomaly.relative_error(np.zeros((1, 784)), np.ones((1, 784)))).all()
+
+
+def test_scores_are_those_of_the_whole_whatever_the_parts(digits):
+    x = digits.x_test[:7]
+    y = np.stack([digits.x_train[:7].clip(0.05, 0.95), np.full_like(x, 0.5)], axis=1)
+    given = iter([y[:3], y[3:6], y[6:]])
+    found = anomaly.scores(lambda images: next(given), x, part=3)
+    for k in range(2):
+        np.testing.assert_allclose(found["mse"][:, k], metrics.mse(x, y[:, k]), rtol=1e-4)
+        np.testing.assert_allclose(found["bce"][:, k], metrics.bce(x, y[:, k]), rtol=1e-3)
+        np.testing.assert_allclose(found["relative"][:, k], anomaly.relative_error(x, y[:, k]), rtol=1e-5)
 
 
 def test_ink_deviation_sees_ink_alone(digits):
