@@ -379,9 +379,9 @@ for n, found in zip(sizes, intervals[best_frozen], strict=True):
 
 # %%
 rivals = {
-    "Codes need few labels, with propagation": (best_frozen, "pca_propagation"),
-    "Codes need few labels, with an SVM": (f"{model}_svm", "pca_svm"),
-    "An encoder trained further beats one from scratch": ("finetuned", "scratch"),
+    "Labels spread better along codes than along PCA's components": (best_frozen, "pca_propagation"),
+    "An SVM learns more from codes than from PCA's components": (f"{model}_svm", "pca_svm"),
+    "The encoder, trained further, beats the same network from scratch": ("finetuned", "scratch"),
 }
 claims = [
     (
