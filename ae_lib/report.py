@@ -125,7 +125,7 @@ def execute(name, parameters, target, progress=None):
         ) from error
     except DeadKernelError as error:
         raise StudyError(
-            f"{name} failed. Its kernel died, most likely for want of memory; expected 2 GB free: make room, or lower -j."
+            f"{name} failed. Its kernel died, most likely for want of memory; expected 4 GB free: make room, or lower -j."
         ) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -109,10 +109,35 @@ def table_is_published(readme, reference):
             if (entry is None) != (shown is None):
                 problems.append(f"{model} {metric}: shown {cell.strip()!r}, published {entry}")
                 continue
-            for text, value in zip(shown.groups() if shown else (), (entry["value"], entry["spread"]), strict=False):
-                if text and f"{value:.{len(text.partition('.')[2])}f}" != text:
-                    problems.append(f"{model} {metric}: shown {text}, published {value:.6g}")
+            if shown:
+                problems += _misquoted(f"{model} {metric}", entry, *shown.groups())
     return problems
+
+
+def claims_are_published(readme, reference):
+    """Every row that names its metrics, in a comment in its last cell, shows what the reference says of them.
+
+    The first name belongs to the second cell, and so on; a cell with a per cent sign shows a hundred times the metric.
+    """
+    rows = re.findall(r"^\|[^|]*\|(.*)<!-- ([\w. ]+) --> *\|$", readme, re.M)
+    problems = [] if rows else ["the README has no table of claims"]
+    for cells, names in rows:
+        for name, cell in zip(names.split(), cells.split("|"), strict=False):
+            shown, entry = re.match(r"\s*(-?[\d.]+)(?: ± ([\d.]+))?", cell), reference.get(name)
+            if not shown or not entry:
+                problems.append(f"{name}: shown {cell.strip()!r}, published {entry}")
+                continue
+            problems += _misquoted(name, entry, *shown.groups(), factor=100 if "%" in cell else 1)
+    return problems
+
+
+def _misquoted(name, entry, value, spread, factor=1):
+    pairs = [(text, factor * entry[key]) for text, key in ((value, "value"), (spread, "spread")) if text]
+    return [
+        f"{name}: shown {text}, published {number:.6g}"
+        for text, number in pairs
+        if f"{number:.{len(text.partition('.')[2])}f}" != text
+    ]
 
 
 def _imported(path):

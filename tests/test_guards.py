@@ -63,6 +63,7 @@ def test_imports_go_one_way():
 
 def test_readme_says_what_is_published():
     assert guards.table_is_published(README, runs.reference("mnist")) == []
+    assert guards.claims_are_published(README, runs.reference("mnist")) == []
 
 
 @pytest.mark.parametrize("profile", ["mnist", "digits"])
@@ -70,6 +71,12 @@ def test_reference_is_complete(profile):
     reference = runs.reference(profile)
     assert {f"dense.test.{score}" for score in ("bce", "excess_bce", "mse", "sse", "psnr", "ssim")} <= set(reference)
     assert {"pca.test.mse", "dense.val.bce", "dense.train.bce", "data.test.entropy_floor"} <= set(reference)
+    probes = ("knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy")
+    assert {f"{model}.test.{probe}" for model in ("dense", "pca", "pixels") for probe in probes} <= set(reference)
+    per_digit = ("mean", *range(10))
+    scores = ("ink", "pca", "pca_relative", "dense_mse", "dense_bce", "best")
+    assert {f"oneclass.{score}.auroc_{part}" for score in scores for part in per_digit} <= set(reference)
+    assert {"threshold.false_alarm_rate_at_5", "threshold.false_alarm_rate_at_1"} <= set(reference)
     for entry in reference.values():
         assert set(entry) == {"value", "rtol", "seeds", "spread"}
         assert 0 < entry["rtol"] < 1
@@ -159,3 +166,12 @@ def test_changed_readme_table_is_found():
     assert shown in README
     assert guards.table_is_published(README.replace(shown, "0.00400"), reference)
     assert guards.table_is_published("no table", reference)
+
+
+def test_wrong_claim_in_the_readme_is_found():
+    reference = runs.reference("mnist")
+    shown = f"| {100 * reference['dense.test.knn5_accuracy']['value']:.2f} "
+    assert shown in README
+    assert len(guards.claims_are_published(README.replace(shown, "| 99.99 "), reference)) == 1
+    assert guards.claims_are_published(README, {}) != []
+    assert guards.claims_are_published("no table", reference)
