@@ -16,9 +16,14 @@ def test_tolerance_is_three_times_the_largest_deviation_rounded_up(value, others
     assert reference.tolerance(value, others) == pytest.approx(expected)
 
 
+def test_tolerance_is_no_less_than_what_another_seed_moves():
+    assert reference.tolerance(1.0, [1.01], [1.02, 0.98]) == pytest.approx(0.03)
+    assert reference.tolerance(1.0, [1.01], [1.02, 0.949]) == pytest.approx(0.06)
+
+
 def test_summary_publishes_the_first_seed_and_the_spread_of_all():
-    found = reference.summarise([{"a": 1.0}, {"a": 2.0}, {"a": 3.0}], [{"a": 1.01}])
-    assert found == {"a": {"value": 1.0, "rtol": 0.03, "seeds": 3, "spread": 1.0}}
+    found = reference.summarise([{"a": 1.0}, {"a": 1.02}, {"a": 1.04}], [{"a": 1.02}])
+    assert found == {"a": {"value": 1.0, "rtol": 0.06, "seeds": 3, "spread": pytest.approx(0.02)}}
 
 
 def test_measure_varies_seed_and_machine_and_nothing_else(monkeypatch, tmp_path):
