@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.data import PIXELS, SIDE
-from ae_lib.metrics import Interval
+from ae_lib.metrics import Interval, entropy
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ def relative_error(x, y, sigma=1.0):
 
 
 def scores(reconstruct, x, sigma=1.0, part=1000):
-    """Scores of images by k models at once: squared error, binary cross-entropy and relative error.
+    """Scores of images by k models at once: squared error, binary cross-entropy, its excess, and relative error.
 
     Parameters
     ----------
@@ -56,15 +56,19 @@ def scores(reconstruct, x, sigma=1.0, part=1000):
     Returns
     -------
     dict
-        ``"mse"``, ``"bce"``, ``"relative"`` to float32 arrays, shape (n, k).
+        ``"mse"``, ``"bce"``, ``"excess_bce"`` (less the image's own entropy), ``"relative"`` to arrays, shape (n, k).
     """
     found = []
     for images in np.split(x, range(part, len(x), part)):
         y = np.asarray(reconstruct(images))
         target = np.broadcast_to(images[:, None], y.shape)
-        losses = [loss(target, y) for loss in (keras.losses.mean_squared_error, keras.losses.binary_crossentropy)]
-        found.append([*map(np.asarray, losses), relative_error(images, y, sigma)])
-    return dict(zip(("mse", "bce", "relative"), np.concatenate(found, axis=1), strict=True))
+        squared, bce = (
+            keras.losses.mean_squared_error(target, y),
+            np.asarray(keras.losses.binary_crossentropy(target, y)),
+        )
+        excess = bce - entropy(images)[:, None]
+        found.append([np.asarray(squared), bce, excess, relative_error(images, y, sigma)])
+    return dict(zip(("mse", "bce", "excess_bce", "relative"), np.concatenate(found, axis=1), strict=True))
 
 
 def ink_deviation(x, normal):
@@ -213,9 +217,8 @@ def _occlusion(x, strength, rng):
     ends = x.cumsum(axis=1)
     middle = (ends < rng.random((len(x), 1)) * ends[:, -1:]).sum(axis=1)  # a pixel, drawn in proportion to its ink
     row, column = np.divmod(np.arange(PIXELS), SIDE)
-    inside = [
-        abs(axis - at[:, None]) < strength / 2 for axis, at in zip((row, column), divmod(middle, SIDE), strict=True)
-    ]
+    offsets = [axis - at[:, None] for axis, at in zip((row, column), divmod(middle, SIDE), strict=True)]
+    inside = [(-strength / 2 <= offset) & (offset < strength / 2) for offset in offsets]
     return np.where(inside[0] & inside[1], 0, x)
 
 

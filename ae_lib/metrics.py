@@ -11,7 +11,7 @@ from scipy.stats import bootstrap
 
 EPSILON = 1e-7  # Keras's: predictions are clipped to [EPSILON, 1 - EPSILON] before the logarithm
 SCORES = ("bce", "excess_bce", "mse", "sse", "psnr", "ssim")
-HIGHER_IS_BETTER = {"psnr", "ssim"}
+HIGHER_IS_BETTER = {"psnr", "ssim", "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,10 @@ class Interval:
 
     def __repr__(self):
         return f"{self.mean:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
+
+    def as_metrics(self, name):
+        """A dict of the mean under this name, and of the ends under ``name.low`` and ``name.high``."""
+        return {name: self.mean, f"{name}.low": self.low, f"{name}.high": self.high}
 
 
 def bce(x, y, epsilon=EPSILON):

@@ -74,15 +74,10 @@ images
 
 
 # %%
-def mse(x, y):
-    return keras.losses.mean_squared_error(x, y).numpy()
-
-
-# %%
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
 detectors = {
-    "autoencoder, MSE": lambda x: mse(x, autoencoder.predict(x, batch_size=1000, verbose=0)),
-    f"PCA-{latent_dim}, MSE": lambda x: mse(x, pca.inverse_transform(pca.transform(x))),
+    "autoencoder, MSE": lambda x: metrics.mse(x, autoencoder.predict(x, batch_size=1000, verbose=0)),
+    f"PCA-{latent_dim}, MSE": lambda x: metrics.mse(x, pca.inverse_transform(pca.transform(x))),
     "autoencoder, relative": lambda x: anomaly.relative_error(
         x, autoencoder.predict(x, batch_size=1000, verbose=0), sigma
     ),
@@ -93,7 +88,8 @@ detectors = {
 #
 # A threshold is chosen on the validation images, which the model was not trained on: with n of them, the ⌈(n + 1)(1 − α)⌉-th
 # smallest error. If test images come from the same source, the expected share of false alarms is then at most α,
-# whatever the model (split conformal prediction). Measured on the test images:
+# whatever the model (split conformal prediction). MNIST's test images are known to come from other writers than its training
+# images, so the promise is put to a test. Measured:
 
 # %%
 x_val, x_test = images.x_val, images.x_test
@@ -142,7 +138,7 @@ run.show("06_false_alarms", figures.image_rows(rows, caption, titles))
 strengths = {
     "gaussian_noise": [0.05, 0.1, 0.2],
     "salt_and_pepper": [0.01, 0.03, 0.1],
-    "occlusion": [6, 10, 14],
+    "occlusion": [5, 9, 13],
     "inversion": [0.05, 0.2, 1],
     "rotation": [20, 45, 90],
     "blur": [0.5, 1, 2],
@@ -293,7 +289,7 @@ training.fit(stack, sets, few_val, settings(len(sets), seed))
 
 
 # %%
-x_train, held_out = images.x_train, len(x_val) // 2
+x_train, held_out = images.x_train, len(x_val) // 2  # half of the validation images give a threshold as well
 x, y = np.concatenate([x_val[:held_out], x_test]), np.concatenate([images.y_val[:held_out], images.y_test])
 own_scores = anomaly.scores(by_networks(stack), x, sigma)
 pca_scores = anomaly.scores(by_pca([x_train[i] for i in nine]), x, sigma)
@@ -321,12 +317,14 @@ run.show("06_left_out", figures.intervals_by_group(tables, caption, "digit left 
 #
 # The protocol of Ruff et al. (2018): train on the training images of one digit alone, score all test images, and measure
 # with what probability an image of another digit has a higher score than one of this digit. Ten networks at once, several
-# seeds. The scores are the ones above; beside them the binary cross-entropy that the networks were trained with, the
-# relative error of PCA, and the distance of an image's **ink** from the median of the digit, which looks at nothing
-# else.
+# seeds. The scores are the ones above; beside them the binary cross-entropy that the networks were trained with, its excess
+# above the image's own entropy, the relative error of PCA, and the distance of an image's **ink** from the median of the
+# digit, which looks at nothing else. Ruff et al. train on all of a digit's training images; here those among the first
+# ones, the validation images, are held out.
 #
-# Of the schedule (epochs, batch, step size) and of the relative error it was decided on the validation images, whose
-# other digits played the anomalies. A one-class purist has no such images; to him the squared error is the fair row.
+# The schedule (epochs, batch, step size) and the form of the relative error were decided on the validation images, whose
+# other digits played the anomalies; the test images were not asked. A one-class purist has no such images, and PCA had no
+# need of them.
 
 # %%
 sets = anomaly.side_by_side([images.pixels_train[images.y_train == k] for k in classes])
@@ -335,7 +333,7 @@ outsider = images.y_test[:, None] != classes
 sets.shape, outsider.sum()
 
 # %% tags=["nbval-ignore-output"]
-trained = {f"{model}_mse": [], f"{model}_bce": [], "best": []}
+trained = {f"{model}_mse": [], f"{model}_bce": [], f"{model}_excess_bce": [], "best": []}
 for repeat in range(repeats):
     stack = networks(seed * repeats + repeat)
     training.fit(stack, sets, own_val, settings(len(sets), seed * repeats + repeat))
@@ -379,6 +377,11 @@ run.show("06_one_class", figures.intervals_by_group(tables, caption, "digit that
 # %% [markdown]
 # ## Decide
 #
+# Why is the loss that trains a network not the score that detects best? The cross-entropy of a grey pixel is large even
+# if it is drawn perfectly, so that it ranks images by their grey edges; its excess does not. And each of these errors
+# grows with every edge that is drawn slightly beside its place. Whether the last step is the network's merit, the relative
+# error of PCA tells.
+#
 # Published for this protocol on MNIST: a convolutional autoencoder 89.7 and Deep SVDD 94.8 (Ruff et al., "Deep one-class
 # classification", ICML 2018), OCGAN 97.5 (Perera, Nallapati and Xiang, CVPR 2019), ARNet 98.3 (Ye et al., "Attribute
 # restoration framework for anomaly detection", IEEE TMM 2022), mean AUROC in per cent. Intervals are over the test
@@ -394,12 +397,13 @@ pd.DataFrame(
     }
 ).rename_axis(index=f"{images.title}, one class").loc[list(aurocs)]
 
-# %%
+# %% tags=["nbval-ignore-output"]
 promise = false_alarms[own][f"{rates[0]:.0%}"]
 verdicts = {
     "false alarms within a fifth of the first promise": "yes" if abs(promise.mean / rates[0] - 1) <= 0.2 else "no",
     "squared error better than PCA": pooled[f"{model}_mse"].better(pooled["pca"]),
     "squared error better than BCE": pooled[f"{model}_mse"].better(pooled[f"{model}_bce"]),
+    "squared error better than excess BCE": pooled[f"{model}_mse"].better(pooled[f"{model}_excess_bce"]),
     "relative error better than squared error": pooled["best"].better(pooled[f"{model}_mse"]),
     "relative error of the network better than of PCA": pooled["best"].better(pooled["pca_relative"]),
 }
@@ -411,29 +415,35 @@ for question, answer in verdicts.items():
 
 
 # %%
-def ends(name, i):
-    return {name: i.mean, f"{name}.low": i.low, f"{name}.high": i.high}
-
-
 measured = {}
 for rate in rates:
-    measured |= ends(f"threshold.false_alarm_rate_at_{100 * rate:g}", false_alarms[own][f"{rate:.0%}"])
+    measured |= false_alarms[own][f"{rate:.0%}"].as_metrics(f"threshold.false_alarm_rate_at_{100 * rate:g}")
 for name, key in zip(detectors, (f"{model}_mse", "pca", "best"), strict=True):
     measured |= {f"threshold.{key}.auroc_{kind}": by[name].mean().mean for kind, by in detection.items()}
     measured[f"threshold.{key}.left_out_caught_mean"] = share[name]
+    measured[f"threshold.{key}.false_alarm_rate_at_{100 * rates[0]:g}"] = false_alarms[name][f"{rates[0]:.0%}"].mean
 for name, a in pooled.items():
-    measured |= ends(f"oneclass.{name}.auroc_mean", a.mean())
+    measured |= a.mean().as_metrics(f"oneclass.{name}.auroc_mean")
     measured |= {f"oneclass.{name}.auroc_{k}": value for k, value in zip(classes, a.values, strict=True)}
 
 # %%
+pca_name = list(detectors)[1]
 claims = [
-    ("A threshold keeps its promise of false alarms", promise, f"promised: {rates[0]}"),
-    ("The network's squared error finds outsiders, AUROC", pooled[f"{model}_mse"].mean(), pooled["pca"].mean()),
-    ("Its relative error finds more of them, AUROC", pooled["best"].mean(), pooled[f"{model}_mse"].mean()),
-    ("That is the network's merit, not the score's alone", pooled["best"].mean(), pooled["pca_relative"].mean()),
+    ("A threshold keeps its promise of false alarms", promise, f"promised: {rates[0]}", list(verdicts.values())[0]),
+    (
+        "It catches a digit that was left out of training, mean share",
+        f"{share[own]:.3f}",
+        f"PCA {share[pca_name]:.3f}",
+        "seldom" if share[own] < 0.5 else "mostly",
+    ),
 ]
-questions = [list(verdicts)[i] for i in (0, 1, 3, 4)]
-comparison = run.finish(measured, [(*claim, verdicts[q]) for claim, q in zip(claims, questions, strict=True)])
+rivals = {
+    "The network's squared error finds outsiders, AUROC": (f"{model}_mse", "pca"),
+    "Its relative error finds more of them, AUROC": ("best", f"{model}_mse"),
+    "… more than the relative error of PCA, AUROC": ("best", "pca_relative"),
+}
+claims += [(claim, pooled[a].mean(), pooled[b].mean(), pooled[a].better(pooled[b])) for claim, (a, b) in rivals.items()]
+comparison = run.finish(measured, claims)
 comparison
 
 # %% tags=["nbval-ignore-output"]

@@ -38,6 +38,7 @@ def test_scores_are_those_of_the_whole_whatever_the_parts(digits):
     for k in range(2):
         np.testing.assert_allclose(found["mse"][:, k], metrics.mse(x, y[:, k]), rtol=1e-4)
         np.testing.assert_allclose(found["bce"][:, k], metrics.bce(x, y[:, k]), rtol=1e-3)
+        np.testing.assert_allclose(found["excess_bce"][:, k], metrics.bce(x, y[:, k]) - metrics.entropy(x), atol=1e-3)
         np.testing.assert_allclose(found["relative"][:, k], anomaly.relative_error(x, y[:, k]), rtol=1e-5)
 
 
@@ -127,6 +128,9 @@ def test_corruptions_are_seeded_in_range_and_grow(digits, kind):
 def test_corruptions_do_what_they_say(digits):
     x = digits.x_test[:50]
     np.testing.assert_allclose(anomaly.corrupt(x, "inversion", 1.0), 1 - x, atol=1e-6)
+    full = np.ones((200, 784), "float32")
+    for side in (5, 6):  # the largest hole is the whole square; near a border it is cut
+        assert (anomaly.corrupt(full, "occlusion", side) == 0).sum(axis=1).max() == side**2
     assert ((anomaly.corrupt(x, "occlusion", 6) != x).sum(axis=1) > 0).all()
     shuffled = anomaly.corrupt(x, "shuffled_pixels", 1.0)
     np.testing.assert_array_equal(np.sort(shuffled), np.sort(x))
