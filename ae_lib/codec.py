@@ -580,7 +580,11 @@ def _checked(stream, codec):
     if len(stream) != HEADER + 4 * words:
         raise StudyError(f"The stream has {len(stream)} bytes; expected {HEADER + 4 * words} by its header: {damaged}")
     head, checksum, payload = stream[: HEAD.size], stream[HEAD.size : HEADER], stream[HEADER:]
-    if _checksum(head, payload) != checksum or version != VERSION or count == 0:
+    if version != VERSION or count == 0:
+        raise StudyError(
+            f"The stream is of version {version} and holds {count} images; expected version {VERSION} and at least one: {damaged}"
+        )
+    if _checksum(head, payload) != checksum:
         raise StudyError(
             f"The stream's checksum is {checksum.hex()}; expected {_checksum(head, payload).hex()}: {damaged}"
         )

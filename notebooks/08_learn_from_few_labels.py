@@ -357,7 +357,8 @@ pd.DataFrame(table, sizes).T.rename_axis(index=title, columns="labels")
 # Those verdicts whose margins are wide enough that no rounding turns them:
 
 # %%
-print("goal reached by frozen codes:", "yes" if intervals[best_frozen][0].high <= goal else "no")
+for name in (best_frozen, "pca_propagation"):
+    print(f"goal reached by {name}:", "yes" if intervals[name][0].high <= goal else "no")
 for n, first, second in zip(sizes, errors[best_frozen].T, errors[f"{model}_svm"].T, strict=True):
     print(f"{n} labels, propagation beats an SVM on the same codes: {few_labels.fewer_errors(first, second)}")
 
@@ -374,22 +375,21 @@ for name, values in [("best_frozen", errors[best_frozen]), *((name, errors[name]
 
 # %%
 for n, found in zip(sizes, intervals[best_frozen], strict=True):
-    key = f"fewlabels.best_frozen.{n}.error_mean"
-    measured |= {f"{key}.low": found.low, f"{key}.high": found.high}
+    measured |= found.as_metrics(f"fewlabels.best_frozen.{n}.error_mean")
 
 # %%
 rivals = {
     "Labels spread better along codes than along PCA's components": (best_frozen, "pca_propagation"),
     "An SVM learns more from codes than from PCA's components": (f"{model}_svm", "pca_svm"),
     "The encoder, trained further, beats the same network from scratch": ("finetuned", "scratch"),
+    "… and an SVM on its frozen codes": ("finetuned", f"{model}_svm"),
+}
+by_size = {
+    claim: [f"{n:,}: {few_labels.fewer_errors(x, y)}" for n, x, y in zip(sizes, errors[a].T, errors[b].T, strict=True)]
+    for claim, (a, b) in rivals.items()
 }
 claims = [
-    (
-        f"{claim}: error with {sizes[0]} labels",
-        intervals[a][0],
-        intervals[b][0],
-        few_labels.fewer_errors(errors[a][:, 0], errors[b][:, 0]),
-    )
+    (f"{claim}: error with {sizes[0]} labels", intervals[a][0], intervals[b][0], "; ".join(by_size[claim]))
     for claim, (a, b) in rivals.items()
 ]
 comparison = run.finish(measured, claims)
@@ -399,6 +399,6 @@ comparison
 comparison.table.rename_axis(columns=images.title)
 
 # %% [markdown]
-# **Read next.** The front page of the report puts these numbers beside the published ones. On label propagation with very
+# **Read next.** The front page of the report puts the verdicts beside those of the other notebooks. On label propagation with very
 # few labels: Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based semi-supervised learning at very low label
 # rates", ICML 2020.
