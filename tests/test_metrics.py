@@ -115,3 +115,14 @@ def test_signed_distance_crosses_zero_at_the_edge():
     found = strokes.signed_edge_distance(image.reshape(2, 784)).reshape(2, 28, 28)
     np.testing.assert_allclose(found[0, 14, 6:14], [-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
     assert (found[1] == -np.inf).all()
+
+
+def test_interval_as_metrics_names_its_ends():
+    expected = {"a.test.mse": 2.0, "a.test.mse.low": 1.0, "a.test.mse.high": 4.0}
+    assert metrics.Interval(2.0, 1.0, 4.0).as_metrics("a.test.mse") == expected
+
+
+def test_more_accuracy_is_better():
+    right, wrong = np.ones(50), np.zeros(50)
+    assert metrics.better("accuracy", right, wrong) == "yes"
+    assert metrics.better("mse", right, wrong) == "no"
