@@ -19,6 +19,7 @@ def test_tolerance_is_three_times_the_largest_deviation_rounded_up(value, others
 def test_tolerance_is_no_less_than_what_another_seed_moves():
     assert reference.tolerance(1.0, [1.01], [1.02, 0.98]) == pytest.approx(0.03)
     assert reference.tolerance(1.0, [1.01], [1.02, 0.949]) == pytest.approx(0.06)
+    assert reference.tolerance(1.0, [1.01], [3.0]) == reference.MOST_FROM_SEEDS
 
 
 def test_summary_publishes_the_first_seed_and_the_spread_of_all():
