@@ -77,9 +77,10 @@ def test_reference_is_complete(profile):
     scores = ("ink", "pca", "pca_relative", "dense_mse", "dense_bce", "best")
     assert {f"oneclass.{score}.auroc_{part}" for score in scores for part in per_digit} <= set(reference)
     assert {"threshold.false_alarm_rate_at_5", "threshold.false_alarm_rate_at_1"} <= set(reference)
-    for entry in reference.values():
+    for name, entry in reference.items():
         assert set(entry) == {"value", "rtol", "seeds", "spread"}
-        assert 0 < entry["rtol"] < 1
+        # The spread of ten draws is itself known to a quarter or so.
+        assert 0 < entry["rtol"] < 1 or (name.endswith(".error_std") and entry["rtol"] == 1)
         assert entry["seeds"] >= 5
 
 
