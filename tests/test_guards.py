@@ -76,7 +76,7 @@ def test_reference_is_complete(profile):
     per_digit = ("mean", *range(10))
     scores = ("ink", "pca", "pca_relative", "dense_mse", "dense_bce", "best")
     assert {f"oneclass.{score}.auroc_{part}" for score in scores for part in per_digit} <= set(reference)
-    assert {"threshold.false_alarm_rate_at_5", "threshold.false_alarm_rate_at_1"} <= set(reference)
+    assert "threshold.false_alarm_rate_at_5" in reference
     for name, entry in reference.items():
         assert set(entry) == {"value", "rtol", "seeds", "spread"}
         # The spread of ten draws is itself known to a quarter or so.
