@@ -62,12 +62,9 @@ def scores(reconstruct, x, sigma=1.0, part=1000):
     for images in np.split(x, range(part, len(x), part)):
         y = np.asarray(reconstruct(images))
         target = np.broadcast_to(images[:, None], y.shape)
-        squared, bce = (
-            keras.losses.mean_squared_error(target, y),
-            np.asarray(keras.losses.binary_crossentropy(target, y)),
-        )
-        excess = bce - entropy(images)[:, None]
-        found.append([np.asarray(squared), bce, excess, relative_error(images, y, sigma)])
+        mse = np.asarray(keras.losses.mean_squared_error(target, y))
+        bce = np.asarray(keras.losses.binary_crossentropy(target, y))
+        found.append([mse, bce, bce - entropy(images)[:, None], relative_error(images, y, sigma)])
     return dict(zip(("mse", "bce", "excess_bce", "relative"), np.concatenate(found, axis=1), strict=True))
 
 
@@ -139,8 +136,7 @@ class Auroc:
 
     def better(self, other):
         """Whether the mean is higher than another's over the same images: "yes", "no" or "undecided"."""
-        gain = Auroc(self.values - other.values, self.influences - other.influences).mean()
-        return "yes" if gain.low > 0 else "no" if gain.high < 0 else "undecided"
+        return Auroc(self.values - other.values, self.influences - other.influences).mean().verdict
 
 
 def _normal_interval(value, influence):
@@ -174,10 +170,12 @@ def auroc(scores, anomalous):
 
 def _auroc(score, anomalous):
     among_all = rankdata(score)
-    share = np.empty(len(score))  # of the other kind of images that lie on the right side of each, ties counted half
-    for kind, sign in ((anomalous, 1), (~anomalous, -1)):
-        below = (among_all[kind] - rankdata(score[kind])) / (~kind).sum()
-        share[kind] = below if sign == 1 else 1 - below
+
+    def below(kind):  # share of the other kind of images that lie below each of this kind, ties counted half
+        return (among_all[kind] - rankdata(score[kind])) / (~kind).sum()
+
+    share = np.empty(len(score))  # of the other kind of images that lie on the right side of each
+    share[anomalous], share[~anomalous] = below(anomalous), 1 - below(~anomalous)
     value = share[anomalous].mean()
     weight = np.where(anomalous, len(score) / anomalous.sum(), len(score) / (~anomalous).sum())
     return value, weight * (share - value)

@@ -213,8 +213,7 @@ def fewer_errors(first, second):
     -------
     "yes", "no", or "undecided" if the `t_interval` of the mean difference holds 0.
     """
-    gain = t_interval(np.asarray(second) - np.asarray(first))
-    return "yes" if gain.low > 0 else "no" if gain.high < 0 else "undecided"
+    return t_interval(np.asarray(second) - np.asarray(first)).verdict
 
 
 class Trainer:

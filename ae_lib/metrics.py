@@ -25,6 +25,11 @@ class Interval:
     def __repr__(self):
         return f"{self.mean:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
 
+    @property
+    def verdict(self):
+        """Whether it lies above 0: "yes", "no" if it lies below, "undecided" if it holds 0."""
+        return "yes" if self.low > 0 else "no" if self.high < 0 else "undecided"
+
     def as_metrics(self, name):
         """A dict of the mean under this name, and of the ends under ``name.low`` and ``name.high``."""
         return {name: self.mean, f"{name}.low": self.low, f"{name}.high": self.high}
@@ -155,5 +160,4 @@ def better(name, first, second, seed=0):
     "yes", "no", or "undecided" if the interval of the mean difference holds 0.
     """
     gain = np.asarray(first) - np.asarray(second)
-    gain = interval(gain if name in HIGHER_IS_BETTER else -gain, seed)
-    return "yes" if gain.low > 0 else "no" if gain.high < 0 else "undecided"
+    return interval(gain if name in HIGHER_IS_BETTER else -gain, seed).verdict

@@ -126,3 +126,10 @@ def test_more_accuracy_is_better():
     right, wrong = np.ones(50), np.zeros(50)
     assert metrics.better("accuracy", right, wrong) == "yes"
     assert metrics.better("mse", right, wrong) == "no"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"), [(0.1, 1, "yes"), (-1, -0.1, "no"), (-1, 1, "undecided"), (0, 1, "undecided")]
+)
+def test_verdict_of_an_interval(low, high, verdict):
+    assert metrics.Interval(0.0, low, high).verdict == verdict
