@@ -1,5 +1,6 @@
 """Builders of the study's networks, with the Keras Functional API."""
 
+import math
 from typing import NamedTuple
 
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
@@ -54,37 +55,224 @@ def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32):
     ----------
     Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006.
     """
-    for units in (input_dim, *hidden, latent_dim):
-        if not isinstance(units, int) or units < 1:
-            raise StudyError(
-                f"A layer has {units!r} units; expected a whole number of at least 1: change hidden or latent_dim."
-            )
-    encoder = _stack("encoder", input_dim, hidden, layers.Dense(latent_dim, name="code"))
-    output = layers.Dense(input_dim, activation="sigmoid", name="reconstruction")
-    decoder = _stack("decoder", latent_dim, tuple(reversed(hidden)), output)
-    images = keras.Input((input_dim,), name="images")
-    autoencoder = keras.Model(images, decoder(encoder(images)), name="autoencoder")
-    return Autoencoder(autoencoder, encoder, decoder)
+    _check_units(input_dim, *hidden, latent_dim)
+    return _mirrored(input_dim, hidden, latent_dim, layers.Dense(latent_dim, name="code"))
 
 
-def _stack(name, input_dim, hidden, last):
-    inputs = x = keras.Input((input_dim,), name=f"{name}_input")
-    for number, units in enumerate(hidden, 1):
-        x = layers.Dense(units, activation="relu", name=f"{name}_{number}")(x)
-    return keras.Model(inputs, last(x), name=name)
+def convolutional_autoencoder(input_dim=784, filters=(32, 64), latent_dim=32):
+    """Build a convolutional autoencoder whose images are flat outside, like those of all other models.
 
-
-def stacked(autoencoders):
-    """Put k dense autoencoders of one shape side by side, so that they are trained in one go, each on its own images.
-
-    They share nothing: the gradient of each depends on its own images only. The loss is the mean over all k, so each
-    gradient is k times smaller than it would be alone; Adam divides by the gradient's size and takes notice of that only
-    through its epsilon.
+    Each convolution halves the side of the image with a stride of 2; the decoder mirrors them with transposed
+    convolutions. Kernels are 3 × 3, hidden layers ReLU, the bottleneck linear, the output a sigmoid. With the default
+    values, an image is (28, 28, 1), (14, 14, 32), (7, 7, 64), then a code of 32 numbers, and back.
 
     Parameters
     ----------
-    autoencoders : sequence of k keras.Model, as `dense_autoencoder` builds them
-        Their weights are the initial ones; they are copied.
+    input_dim : int
+        Number of pixels of a flattened square image, whose side is a multiple of 2 to the number of convolutions.
+    filters : sequence of int
+        Filters of the encoder's convolutions.
+    latent_dim : int
+        Units of the bottleneck.
+
+    Returns
+    -------
+    Autoencoder
+        Not compiled. Initial weights follow `keras.utils.set_random_seed`.
+
+    Raises
+    ------
+    StudyError
+        If filters or units are not whole numbers of at least 1, or the image is not a square that the strides divide.
+
+    References
+    ----------
+    Masci, Meier, Cireşan and Schmidhuber, "Stacked convolutional auto-encoders for hierarchical feature extraction", ICANN
+    2011. Strides take the place of its max-pooling, after Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for
+    simplicity: the all convolutional net", ICLR 2015 workshop.
+    """
+    _check_units(input_dim, *filters, latent_dim)
+    side, multiple = math.isqrt(input_dim), 2 ** len(filters)
+    if side**2 != input_dim or side % multiple:
+        raise StudyError(
+            f"An image has {input_dim} pixels; expected a square whose side is a multiple of {multiple}, since each of "
+            f"{len(filters)} strides halves it: change the image's size, or the number of filters."
+        )
+    small = side // multiple, side // multiple, filters[-1] if filters else 1
+    look = {"kernel_size": 3, "strides": 2, "padding": "same"}
+    inwards = [
+        layers.Conv2D(count, activation="relu", name=f"encoder_{n}", **look) for n, count in enumerate(filters, 1)
+    ]
+    outwards = [
+        layers.Conv2DTranspose(count, activation="relu", name=f"decoder_{n}", **look)
+        for n, count in enumerate(reversed(filters[:-1]), 2)
+    ]
+    last = layers.Conv2DTranspose(1, activation="sigmoid", name="reconstruction", **look)
+    return _composed(
+        _chain(
+            "encoder",
+            input_dim,
+            layers.Reshape((side, side, 1), name="to_square"),
+            *inwards,
+            layers.Flatten(name="to_row"),
+            layers.Dense(latent_dim, name="code"),
+        ),
+        _chain(
+            "decoder",
+            latent_dim,
+            layers.Dense(math.prod(small), activation="relu", name="decoder_1"),
+            layers.Reshape(small, name="to_square"),
+            *outwards,
+            *([last] if filters else []),
+            layers.Flatten(name="to_row"),
+        ),
+    )
+
+
+def variational_autoencoder(input_dim=784, hidden=(500, 500), latent_dim=40, beta=1.0):
+    """Build a fully connected variational autoencoder with Gaussian codes and Bernoulli pixels.
+
+    Its shape is that of `dense_autoencoder`, but for the bottleneck: the encoder's layer ``posterior`` gives the mean and the
+    logarithm of the variance of q(z | x), and the layer ``code`` is a `GaussianCode`, which draws from it in training.
+    Trained with the mean binary cross-entropy per pixel, as every model here, the loss is −ELBO / `input_dim` for β = 1.
+
+    Parameters
+    ----------
+    input_dim, hidden, latent_dim : as in `dense_autoencoder`
+    beta : float, at least 0
+        Weight of the divergence against the reconstruction (Higgins et al., "β-VAE", ICLR 2017); 1 for the ELBO.
+
+    Returns
+    -------
+    Autoencoder
+        Not compiled. Outside training its code is the mean of q(z | x). Initial weights follow
+        `keras.utils.set_random_seed`.
+
+    Raises
+    ------
+    StudyError
+        If the units of a layer are not a whole number of at least 1, or beta is negative or not finite.
+
+    References
+    ----------
+    Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014.
+    """
+    _check_units(input_dim, *hidden, latent_dim)
+    if not 0 <= beta < math.inf:
+        raise StudyError(f"beta is {beta!r}; expected a finite number of at least 0: change it.")
+    posterior = layers.Dense(2 * latent_dim, name="posterior")
+    return _mirrored(input_dim, hidden, latent_dim, posterior, GaussianCode(beta / input_dim, name="code"))
+
+
+@keras.saving.register_keras_serializable(package="ae_lib")
+class GaussianCode(layers.Layer):
+    """Draw a code from a Gaussian with diagonal covariance, and add its divergence from N(0, I) to the loss.
+
+    In training, z = μ + exp(½ log σ²) ε with ε from N(0, I), so that gradients reach μ and σ (the reparametrisation of
+    Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014); otherwise z = μ. In both cases the weighted mean over
+    the batch of KL(q(z | x) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1 − log σ²), as in their appendix B, is a loss of this layer.
+
+    Parameters
+    ----------
+    weight : float
+        Of the divergence, in nats per image, in the loss.
+    seed : int, optional
+        Of ε. By default it follows `keras.utils.set_random_seed`.
+
+    Notes
+    -----
+    Shapes (n, 2 d) → (n, d): the first d numbers are μ, the others log σ².
+    """
+
+    def __init__(self, weight=1.0, seed=None, **options):
+        super().__init__(**options)
+        self.weight, self.seed = weight, seed
+        self.random = keras.random.SeedGenerator(seed)
+
+    def call(self, posterior, training=False):  # noqa: D102
+        mean, log_variance = keras.ops.split(posterior, 2, axis=-1)
+        self.add_loss(self.weight * keras.ops.mean(gaussian_divergence(mean, log_variance)))
+        if not training:
+            return mean
+        noise = keras.random.normal(keras.ops.shape(mean), seed=self.random)
+        return mean + keras.ops.exp(log_variance / 2) * noise
+
+    def compute_output_shape(self, shape):  # noqa: D102
+        return (*shape[:-1], shape[-1] // 2)
+
+    def get_config(self):  # noqa: D102
+        return {**super().get_config(), "weight": self.weight, "seed": self.seed}
+
+
+def gaussian_divergence(mean, log_variance):
+    """KL(N(μ, diag σ²) ‖ N(0, I)) in nats, one value per row; both shape (n, d), as arrays or tensors."""
+    terms = keras.ops.square(mean) + keras.ops.exp(log_variance) - 1 - log_variance
+    return keras.ops.sum(terms, axis=-1) / 2
+
+
+def _check_units(*units):
+    for number in units:
+        if not isinstance(number, int) or number < 1:
+            raise StudyError(
+                f"A layer has {number!r} units; expected a whole number of at least 1: change hidden, filters or latent_dim."
+            )
+
+
+def _mirrored(input_dim, hidden, latent_dim, *bottleneck):
+    encoder = _chain("encoder", input_dim, *_hidden("encoder", hidden), *bottleneck)
+    output = layers.Dense(input_dim, activation="sigmoid", name="reconstruction")
+    return _composed(encoder, _chain("decoder", latent_dim, *_hidden("decoder", reversed(hidden)), output))
+
+
+def _hidden(name, units):
+    return [layers.Dense(count, activation="relu", name=f"{name}_{n}") for n, count in enumerate(units, 1)]
+
+
+def _chain(name, input_dim, *steps):
+    inputs = x = keras.Input((input_dim,), name=f"{name}_input")
+    for layer in steps:
+        x = layer(x)
+    return keras.Model(inputs, x, name=name)
+
+
+def _composed(encoder, decoder):
+    images = keras.Input(encoder.input_shape[1:], name="images")
+    return Autoencoder(keras.Model(images, decoder(encoder(images)), name="autoencoder"), encoder, decoder)
+
+
+def anew(autoencoder):
+    """An autoencoder of the same layers with initial weights of its own, which follow `keras.utils.set_random_seed`."""
+    encoder = halves(autoencoder).encoder
+    if not _all_dense(autoencoder):
+        return keras.models.clone_model(autoencoder)
+    # A clone draws its initial weights in another order; built, it is the network that its seed gives everywhere else.
+    hidden = [layer.units for layer in encoder.layers[1:-1]]
+    return dense_autoencoder(encoder.input_shape[1], hidden, encoder.output_shape[1]).autoencoder
+
+
+def _all_dense(autoencoder):
+    both = [layer for half in halves(autoencoder)[1:] for layer in half.layers]
+    return all(isinstance(layer, layers.Dense | layers.InputLayer) for layer in both)
+
+
+def last_hidden(encoder):
+    """The encoder up to its last hidden layer: a keras.Model, (n, 784) → (n, units), that shares its weights."""
+    names = {"code", "posterior"}
+    return keras.Model(encoder.input, [layer for layer in encoder.layers if layer.name not in names][-1].output)
+
+
+def stacked(autoencoders):
+    """Put k autoencoders of one kind side by side, so that they are trained in one go, each on its own images.
+
+    They share nothing: the gradient of each depends on its own images only. The loss is the mean over all k, so each
+    gradient is k times smaller than it would be alone; Adam divides by the gradient's size and takes notice of that only
+    through its epsilon. Dense ones become layers of k matrices each, which are one product; others become branches.
+
+    Parameters
+    ----------
+    autoencoders : sequence of k keras.Model, as the builders of this module make them
+        Their weights are the initial ones. Dense ones are copied; others are taken as they are, and the weights of their
+        divergences, if they have any, are divided by k.
 
     Returns
     -------
@@ -96,6 +284,8 @@ def stacked(autoencoders):
     StudyError
         If the autoencoders have different layers.
     """
+    if not all(map(_all_dense, autoencoders)):
+        return _branches(autoencoders)
     tables = [layer_table(model) for model in autoencoders]
     if any(table != tables[0] for table in tables):
         raise StudyError("The autoencoders have different layers; expected the same units in each: build them alike.")
@@ -109,6 +299,19 @@ def stacked(autoencoders):
     weights = zip(*(autoencoder.get_weights() for autoencoder in autoencoders), strict=True)
     model.set_weights([np.stack(one) for one in weights])
     return model
+
+
+def _branches(autoencoders):
+    k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
+    images = keras.Input((k, input_dim), name="images")
+    for autoencoder in autoencoders:
+        for layer in halves(autoencoder).encoder.layers:
+            if isinstance(layer, GaussianCode):
+                layer.weight /= k
+    # Names must differ within a model.
+    branches = [keras.Model(a.input, a.output, name=f"autoencoder_{i}") for i, a in enumerate(autoencoders)]
+    drawn = [branch(images[:, i]) for i, branch in enumerate(branches)]
+    return keras.Model(images, keras.ops.stack(drawn, axis=1), name="stacked")
 
 
 def halves(autoencoder):

@@ -54,6 +54,74 @@ class Settings:
             raise StudyError(f"compiler is {self.compiler!r}; expected 'auto', 'xla' or 'none': change it.")
 
 
+@dataclass(frozen=True)
+class Reconstruct:
+    """The task of an autoencoder: to draw the image that it is shown.
+
+    A task is called in the graph with a minibatch of images, float32 in [0, 1], and a seed of two integers, and gives what
+    the network is shown and what it has to draw.
+    """
+
+    codes_are_drawn = False  # whether validation, too, draws codes from what the encoder says of them
+
+    def __call__(self, images, seed):  # noqa: D102
+        return images, images
+
+
+@dataclass(frozen=True)
+class Denoise(Reconstruct):
+    """The task of a denoising autoencoder: to draw the clean image when it is shown a noisy one.
+
+    Gaussian noise is added and the sum cut to [0, 1]. Each image has noise of a standard deviation of its own, uniform
+    between two.
+
+    Attributes
+    ----------
+    least, most : float
+        Standard deviations, in the pixels' unit.
+
+    References
+    ----------
+    Vincent, Larochelle, Lajoie, Bengio and Manzagol, "Stacked denoising autoencoders", JMLR 11, 2010.
+    """
+
+    least: float = 0.0
+    most: float = 0.5
+
+    def __post_init__(self):
+        """Refuse levels that are none."""
+        if not 0 <= self.least <= self.most < np.inf:
+            raise StudyError(
+                f"The noise goes from {self.least!r} to {self.most!r}; expected two standard deviations of at least 0, the "
+                "smaller first: change them."
+            )
+
+    def __call__(self, images, seed):  # noqa: D102
+        per_image = [images.shape[0], *[1] * (len(images.shape) - 1)]
+        level = tf.random.stateless_uniform(per_image, seed, self.least, self.most)
+        noise = tf.random.stateless_normal(images.shape, seed + 1)
+        return tf.clip_by_value(images + level * noise, 0.0, 1.0), images
+
+
+@dataclass(frozen=True)
+class Binarise(Reconstruct):
+    """The task of a variational autoencoder with Bernoulli pixels: to draw the binary image that it is shown.
+
+    Each pixel is 1 with its grey value as probability, drawn anew in every epoch, as in Burda, Grosse and Salakhutdinov,
+    "Importance weighted autoencoders", ICLR 2016. Validation draws the codes, too, so that its loss is −ELBO as well.
+    """
+
+    codes_are_drawn = True
+
+    def __call__(self, images, seed):  # noqa: D102
+        binary = tf.cast(tf.random.stateless_uniform(images.shape, seed) < images, tf.float32)
+        return binary, binary
+
+
+# What the study's models are trained for, by the names under which their metrics are kept; the others reconstruct.
+TASKS = {"denoising": Denoise(), "denoising_conv": Denoise(), "vae": Binarise()}
+
+
 def compiler_for(model):
     """What ``"auto"`` means for a model: ``"none"`` if it has convolutions and there is no GPU, else ``"xla"``."""
     convolutions = any(isinstance(layer, SLOW_WITH_XLA) for layer in _layers(model))
@@ -66,8 +134,8 @@ def _layers(model):
         yield from _layers(layer)
 
 
-def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None):
-    """Train an autoencoder to reproduce its input, with Adam and binary cross-entropy.
+def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None, task=Reconstruct()):  # noqa: B008  # frozen
+    """Train an autoencoder, with Adam and binary cross-entropy, plus what losses its layers have of their own.
 
     A whole epoch (the order of the images, every minibatch, the last and smaller one included, the validation pass) is
     one compiled step of Keras's own ``fit``, which saves the time that Keras otherwise spends between minibatches.
@@ -85,7 +153,10 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None):
     state_folder : path, optional
         Where the state is kept after each epoch until training ends, so that the same call, made again after an
         interruption, goes on from there. A call with another configuration (model, initial weights, images, settings
-        but for ``epochs``, callbacks, versions) does not see it.
+        but for ``epochs``, callbacks, task, versions) does not see it.
+    task : Reconstruct, Denoise or Binarise
+        What the network is shown and what it has to draw. What is random in it depends on the seed, the epoch and the step;
+        in validation on the seed and the step alone.
 
     Returns
     -------
@@ -114,12 +185,12 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None):
     optimizer.build(model.trainable_variables)
     kept = KeptState(model, callbacks)
     if state_folder is not None:
-        configuration = _configuration(model, x_train, x_val, settings, compiler, callbacks)
+        configuration = _configuration(model, x_train, x_val, settings, compiler, callbacks, task)
         kept.find(state_folder, configuration, settings.epochs)
-    model.train_step = _Epoch(model, x_train, x_val, settings.batch_size)
+    model.train_step = _Epoch(model, x_train, x_val, settings, task)
     try:
         return model.fit(
-            _permutations(len(x_train), settings, first=kept.epoch),
+            _epochs(len(x_train), settings, first=kept.epoch),
             initial_epoch=kept.epoch,
             epochs=kept.epoch if kept.stopped else settings.epochs,
             steps_per_epoch=1,
@@ -141,7 +212,7 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None):
         model.train_function = None
 
 
-def _configuration(model, x_train, x_val, settings, compiler, callbacks):
+def _configuration(model, x_train, x_val, settings, compiler, callbacks, task):
     """Everything that the weights depend on, but for the machine and the number of epochs."""
     return {
         "model": hashlib.sha256(json.dumps(model.get_config(), default=str).encode()).hexdigest(),
@@ -152,6 +223,7 @@ def _configuration(model, x_train, x_val, settings, compiler, callbacks):
         "learning_rate": str(keras.saving.serialize_keras_object(settings.learning_rate)),
         "seed": settings.seed,
         "compiler": compiler,
+        "task": str(task),
         "callbacks": [[type(c).__name__, plain_attributes(c)] for c in callbacks],
         "versions": {name: version(name) for name in ("tensorflow", "keras")},
     }
@@ -161,43 +233,45 @@ def _sha256(x):
     return f"{x.dtype} {x.shape} {hashlib.sha256(np.ascontiguousarray(x)).hexdigest()}"
 
 
-def _permutations(n, settings, first=0):
-    """One order of the training images per epoch, which depends on nothing but the seed and the epoch."""
+def _epochs(n, settings, first=0):
+    """Seed and order of the training images of each epoch, which depend on nothing but the seed and the epoch."""
 
-    def permutation(epoch):
-        return tf.random.experimental.stateless_shuffle(tf.range(n), seed=[settings.seed, tf.cast(epoch, tf.int32)])
+    def epoch(number):
+        seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
+        return seed, tf.random.experimental.stateless_shuffle(tf.range(n), seed)
 
-    return tf.data.Dataset.range(first, max(settings.epochs, first + 1)).map(permutation)
+    return tf.data.Dataset.range(first, max(settings.epochs, first + 1)).map(epoch)
 
 
 class _Epoch:
-    """A training step that is a whole epoch: its data are one permutation of the training images."""
+    """A training step that is a whole epoch: its data are a seed and one permutation of the training images."""
 
-    def __init__(self, model, x_train, x_val, batch_size):
-        self.model, self.batch_size = model, batch_size
+    def __init__(self, model, x_train, x_val, settings, task):
+        self.model, self.settings, self.task = model, settings, task
         # Variables, since constants would become part of the compiled program. So would 255, and XLA would multiply
         # by its reciprocal, which rounds differently from the division that everything else is scaled by.
         self.x_train, self.x_val, self.white = (
             tf.Variable(x, trainable=False) for x in (x_train, x_val, np.float32(255))
         )
 
-    def __call__(self, permutation):
-        model = self.model
+    def __call__(self, data):
+        model, (seed, permutation) = self.model, data
 
-        def batch(indices):
-            x = self._images(self.x_train, indices)
+        def batch(indices, step):
+            x, y = self.task(self._images(self.x_train, indices), _fold_in(seed, step))
             with tf.GradientTape() as tape:
-                loss = model.compute_loss(x=x, y=x, y_pred=model(x, training=True))
+                loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=True))
             model.optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
             return loss
 
-        def validation_batch(indices):
-            x = self._images(self.x_val, indices)
-            return model.compute_loss(x=x, y=x, y_pred=model(x, training=False))
+        def validation_batch(indices, step):
+            # No epoch has this number: validation's randomness is its own, and the same in every epoch.
+            x, y = self.task(self._images(self.x_val, indices), _fold_in([self.settings.seed, -1], step))
+            return model.compute_loss(x=x, y=y, y_pred=model(x, training=self.task.codes_are_drawn))
 
         n = self.x_val.shape[0]
         return {
-            "loss": _mean_over_batches(batch, permutation, self.x_train.shape[0], self.batch_size),
+            "loss": _mean_over_batches(batch, permutation, self.x_train.shape[0], self.settings.batch_size),
             "val_loss": _mean_over_batches(validation_batch, tf.range(n), n, min(1000, n)),
         }
 
@@ -206,16 +280,20 @@ class _Epoch:
         return tf.cast(x, tf.float32) / self.white if x.dtype == tf.uint8 else x
 
 
+def _fold_in(seed, step):
+    return tf.random.experimental.stateless_fold_in(seed, step)
+
+
 def _mean_over_batches(function, indices, n, size):
     """Mean over n images of a function of minibatches; the last one, shorter, has a shape of its own in the graph."""
     full = n // size
 
     def step(i, total):
         # tf.slice, unlike indices[…], keeps the number of images known to the compiler.
-        return i + 1, total + size * function(tf.slice(indices, [i * size], [size]))
+        return i + 1, total + size * function(tf.slice(indices, [i * size], [size]), i)
 
     # Keras does not run AutoGraph on train_step, so a Python loop would be unrolled.
     _, total = tf.while_loop(lambda i, _: i < full, step, (0, 0.0))
     if n % size:
-        total += (n % size) * function(indices[full * size :])
+        total += (n % size) * function(indices[full * size :], full)
     return total / n

@@ -80,7 +80,7 @@ def test_one_epoch_is_what_keras_does_with_the_same_minibatches(digits):
     ours, theirs, settings = study(), study(), training.Settings(1, 250, seed=3)
     training.fit(ours, digits.pixels_train, digits.pixels_val, settings)
     theirs.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
-    order, x_train = next(iter(training._permutations(1200, settings))).numpy(), digits.x_train
+    (_, order), x_train = next(training._epochs(1200, settings).as_numpy_iterator()), digits.x_train
     for start in range(0, 1200, 250):
         x = x_train[order[start : start + 250]]
         theirs.train_on_batch(x, x)
@@ -97,10 +97,13 @@ def test_same_seed_same_weights(digits):
 
 
 def test_every_epoch_is_a_permutation_of_its_own():
-    first, second = training._permutations(1000, training.Settings(epochs=2)).as_numpy_iterator()
+    (_, first), (_, second) = training._epochs(1000, training.Settings(epochs=2)).as_numpy_iterator()
     assert sorted(first) == sorted(second) == list(range(1000))
     assert (first == second).mean() < 0.02
-    (late,) = training._permutations(1000, training.Settings(epochs=2), first=1).as_numpy_iterator()
+    ((seed, late),) = training._epochs(1000, training.Settings(epochs=2, seed=7), first=1).as_numpy_iterator()
+    assert list(seed) == [7, 1]
+    assert not np.array_equal(late, second)
+    ((_, late),) = training._epochs(1000, training.Settings(epochs=2), first=1).as_numpy_iterator()
     np.testing.assert_array_equal(late, second)
 
 
