@@ -52,6 +52,59 @@ def test_empty_layers_are_refused(sizes):
         models.dense_autoencoder(**sizes)
 
 
+# --- convolutions ----------------------------------------------------------------------------------------------------
+
+
+def test_convolutions_halve_and_double_the_side():
+    model = models.convolutional_autoencoder(784, (32, 64), 32)
+    shapes = [[layer.output.shape[1:] for layer in half.layers] for half in (model.encoder, model.decoder)]
+    assert shapes[0] == [(784,), (28, 28, 1), (14, 14, 32), (7, 7, 64), (3136,), (32,)]
+    assert shapes[1] == [(32,), (3136,), (7, 7, 64), (14, 14, 32), (28, 28, 1), (784,)]
+    ends = 9 * 32 + 32, 9 * 32 + 1  # first convolution, last transposed one
+    middles = 9 * 32 * 64 + 64, 9 * 64 * 32 + 32
+    code = 3136 * 32 + 32, 32 * 3136 + 3136
+    assert model.autoencoder.count_params() == sum(ends + middles + code)
+
+
+@pytest.mark.parametrize(("pixels", "filters"), [(64, (4, 4, 4)), (1024, (2,)), (36, (3,)), (49, ())])
+def test_other_square_images_fit(pixels, filters):
+    model = models.convolutional_autoencoder(pixels, filters, 5)
+    assert model.autoencoder(np.zeros((2, pixels))).shape == (2, pixels)
+    assert model.encoder(np.zeros((2, pixels))).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("pixels", "filters"), [(784, (1, 1, 1)), (783, (1,)), (49, (4,))])
+def test_images_that_the_strides_do_not_divide_are_refused(pixels, filters):
+    with pytest.raises(StudyError, match=f"An image has {pixels} pixels; expected a square whose side is a multiple"):
+        models.convolutional_autoencoder(pixels, filters, 5)
+
+
+@pytest.mark.parametrize("sizes", [{"filters": (0,)}, {"filters": (2.5,)}, {"latent_dim": 0}])
+def test_empty_convolutions_are_refused(sizes):
+    with pytest.raises(StudyError, match="expected a whole number of at least 1: change hidden, filters or latent_dim"):
+        models.convolutional_autoencoder(**sizes)
+
+
+def test_every_weight_of_the_convolutional_autoencoder_learns(digits):
+    keras.utils.set_random_seed(0)
+    model = models.convolutional_autoencoder(784, (3, 4), 5).autoencoder
+    before = model.get_weights()
+    training.fit(model, digits.pixels_train[:200], digits.pixels_val, QUICK)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_saved_convolutional_model_is_the_same(digits, tmp_path):
+    model = models.convolutional_autoencoder(784, (3, 4), 5).autoencoder
+    model.save(tmp_path / "conv.keras")
+    loaded = models.halves(keras.models.load_model(tmp_path / "conv.keras", safe_mode=True))
+    x = digits.x_test[:5]
+    np.testing.assert_array_equal(loaded.autoencoder(x), model(x))
+    np.testing.assert_array_equal(loaded.decoder(loaded.encoder(x)), model(x))
+
+
+# --- parts of models -------------------------------------------------------------------------------------------------
+
+
 def test_classifier_has_the_encoders_layers_and_weights_of_its_own(model, digits):
     before = model.encoder.get_weights()
     classifier = models.classifier(model.encoder, 10)
