@@ -16,15 +16,15 @@
 # number stands PCA with as many components, and where it makes sense the raw pixels; where PCA wins, the notebook
 # shows why.
 #
-# **What you need.** The model of `02_train`. **Time.** About 90 seconds on two cores, half of it for t-SNE.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** About 90 seconds on two cores, half of it for t-SNE.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or wide, conv, conv30, denoising, denoising_conv, vae; its metrics are kept under this name
 seed: int = 0  # of the bootstrap, of t-SNE, and of the images and pairs drawn
 
 # Maps
@@ -66,7 +66,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
 run = runs.Run(profile, "05_explore_latent_space")
-autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
 encoder.input_shape, encoder.output_shape
 

@@ -16,15 +16,15 @@
 # **What you will learn.** What a threshold can promise and what it cannot; how far the study's network, PCA and mere ink
 # get; and why the error that trains a network is not the score that detects best.
 #
-# **What you need.** The model of `02_train`; other networks are trained here. **Time.** Two to three minutes on two cores.
+# **What you need.** A trained model, by default that of `02_train`; other networks are trained here. **Time.** Two to three minutes on two cores.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or wide, conv, conv30, denoising, denoising_conv, vae; its metrics are kept under this name
 seed: int = 0  # of weights, minibatches, corruptions and the bootstrap
 rates: list = [0.05, 0.01]  # promised shares of false alarms
 corrupted: int = 2000  # test images that are corrupted; more make the intervals narrower
@@ -51,7 +51,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 run = runs.Run(profile, "06_detect_anomalies")
-autoencoder, encoder, _ = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+autoencoder, encoder, _ = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
 hidden = [layer.units for layer in encoder.layers[1:-1]]
 

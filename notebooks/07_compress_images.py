@@ -16,15 +16,15 @@
 # **What you will learn.** What "32 numbers, 24.5 times compression" is worth: how many bits these numbers need, what the
 # image is worth at each rate, where PCA overtakes, and what the decoder itself costs.
 #
-# **What you need.** The model of `02_train`. **Time.** About 45 seconds on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** About 45 seconds on two cores.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or wide, conv, conv30, denoising, denoising_conv, vae; its metrics are kept under this name
 seed: int = 0  # of the bootstrap, of the decoder's training and of the images shown
 
 # the quantiser
@@ -65,7 +65,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 run = runs.Run(profile, "07_compress_images")
-autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
 encoder.output_shape
 
