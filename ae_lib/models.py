@@ -284,10 +284,9 @@ def mean_encoder(encoder):
         The encoder itself, unless it ends in a `GaussianCode`. Then a dense layer takes the place of the last two: the half
         of ``posterior`` that gives the mean. The hidden layers are shared, and the codes equal up to rounding.
     """
-    *_, posterior, code = encoder.layers
-    if not isinstance(code, GaussianCode):
+    if not isinstance(encoder.layers[-1], GaussianCode):
         return encoder
-    latent_dim = encoder.output_shape[1]
+    (posterior, code), latent_dim = encoder.layers[-2:], encoder.output_shape[1]
     mean = layers.Dense(latent_dim, activation=posterior.activation, name=code.name)
     model = keras.Model(encoder.input, mean(posterior.input), name=encoder.name)
     mean.set_weights([part[..., :latent_dim] for part in posterior.get_weights()])

@@ -12,8 +12,8 @@
 # **What you will do.** Reconstruct the test images, measure the error in six ways, and put every number beside PCA with
 # as many components, beside the mean image, and beside the least error that is possible at all.
 #
-# **What you will learn.** How much of the quality comes from the network's non-linearity and how much any 32 numbers
-# would give; how sure one can be of a mean over 10,000 images.
+# **What you will learn.** How much of the quality comes from the network's non-linearity and how much as many linear
+# components would give; how sure one can be of a mean over the test images.
 #
 # **What you need.** A trained model, by default that of `02_train`. **Time.** About 40 seconds on two cores.
 

@@ -57,7 +57,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 run = runs.Run(profile, "08_learn_from_few_labels")
-encoder = models.halves(keras.models.load_model(run.trained(model))).encoder
+encoder = models.mean_encoder(models.halves(keras.models.load_model(run.trained(model))).encoder)
 encoder.input_shape, encoder.output_shape
 
 # %%
@@ -93,7 +93,7 @@ run.show("08_draw", figures.image_rows(shown, caption, titles=images.y_train[row
 # from the centre, so that one grid of hyper-parameters fits all.
 
 # %%
-last_hidden = keras.Model(encoder.input, encoder.layers[-2].output)
+last_hidden = models.last_hidden(encoder)
 pca = PCA(encoder.output_shape[1], svd_solver="covariance_eigh").fit(images.x_train)
 represent = {
     "pixels": lambda x: x,
@@ -107,8 +107,9 @@ represent = {
 def represented(transform):
     train, test = transform(images.x_train), transform(images.x_test)
     centre = train.mean(axis=0)
-    size = np.sqrt(np.square(train - centre).sum(axis=1).mean())
-    return (train - centre) / size, (test - centre) / size
+    train = train - centre
+    train /= (size := np.sqrt(np.square(train).sum(axis=1).mean()))  # in place: a hidden layer may be large
+    return train, (test - centre) / size
 
 
 # %%
