@@ -3,6 +3,7 @@
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.metrics import Interval
+from ae_lib.training import compiler_for
 
 import keras
 import numpy as np
@@ -241,6 +242,7 @@ class Trainer:
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self.optimizer.build(model.trainable_variables)
         self.unused_state = [variable.numpy() for variable in self.optimizer.variables]
+        self._all_steps = tf.function(self._steps, jit_compile=compiler_for(model) == "xla")
 
     def train(self, weights, chosen, seed):
         """Train from the given weights on the chosen images, and on no other.
@@ -267,8 +269,7 @@ class Trainer:
         batches = np.concatenate(passes)[:count].reshape(self.steps, self.batch_size)
         return float(self._all_steps(tf.constant(batches, tf.int32))) / max(1, self.steps // 10)
 
-    @tf.function(jit_compile=True)
-    def _all_steps(self, batches):
+    def _steps(self, batches):
         def step(i, total):
             x, y = tf.gather(self.pixels, batches[i]), tf.gather(self.labels, batches[i])
             with tf.GradientTape() as tape:

@@ -246,11 +246,21 @@ def _composed(encoder, decoder):
 
 
 def anew(autoencoder):
-    """An autoencoder of the same layers with initial weights of its own, which follow `keras.utils.set_random_seed`."""
+    """Build an autoencoder of the same layers with initial weights of its own.
+
+    Parameters
+    ----------
+    autoencoder : keras.Model, as the builders of this module make them
+
+    Returns
+    -------
+    keras.Model
+        Not compiled. Its weights follow `keras.utils.set_random_seed`, as those of the builders do: a dense one is the very
+        network that `dense_autoencoder` gives under that seed; others draw theirs in another order than their builders.
+    """
     encoder = halves(autoencoder).encoder
     if not _all_dense(autoencoder):
         return keras.models.clone_model(autoencoder)
-    # A clone draws its initial weights in another order; built, it is the network that its seed gives everywhere else.
     hidden = [layer.units for layer in encoder.layers[1:-1]]
     return dense_autoencoder(encoder.input_shape[1], hidden, encoder.output_shape[1]).autoencoder
 
@@ -264,6 +274,28 @@ def last_hidden(encoder):
     """The encoder up to its last hidden layer: a keras.Model, (n, 784) → (n, units), that shares its weights."""
     names = {"code", "posterior"}
     return keras.Model(encoder.input, [layer for layer in encoder.layers if layer.name not in names][-1].output)
+
+
+def mean_encoder(encoder):
+    """An encoder that gives the mean of a code in training as well, which a classifier can be trained on.
+
+    Parameters
+    ----------
+    encoder : keras.Model, (n, 784) → (n, latent_dim)
+
+    Returns
+    -------
+    keras.Model, (n, 784) → (n, latent_dim)
+        The encoder itself, unless it ends in a `GaussianCode`. Then a dense layer takes the place of the last two: the half
+        of ``posterior`` that gives the mean. The hidden layers are shared, and the codes equal up to rounding.
+    """
+    if not isinstance(encoder.layers[-1], GaussianCode):
+        return encoder
+    (posterior, code), latent_dim = encoder.layers[-2:], encoder.output_shape[1]
+    mean = layers.Dense(latent_dim, activation=posterior.activation, name=code.name)
+    model = keras.Model(encoder.input, mean(posterior.input), name=encoder.name)
+    mean.set_weights([part[..., :latent_dim] for part in posterior.get_weights()])
+    return model
 
 
 def stacked(autoencoders):
@@ -289,11 +321,12 @@ def stacked(autoencoders):
     StudyError
         If the autoencoders have different layers.
     """
+    tables = [layer_table(model) for model in autoencoders]
+    shapes = [[weights.shape for weights in model.get_weights()] for model in autoencoders]
+    if any(alike != (tables[0], shapes[0]) for alike in zip(tables, shapes, strict=True)):
+        raise StudyError("The autoencoders have different layers; expected the same units in each: build them alike.")
     if not all(map(_all_dense, autoencoders)):
         return _branches(autoencoders)
-    tables = [layer_table(model) for model in autoencoders]
-    if any(table != tables[0] for table in tables):
-        raise StudyError("The autoencoders have different layers; expected the same units in each: build them alike.")
     k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
     images = x = keras.Input((k, input_dim), name="images")
     for name, units, activation, _ in tables[0]:

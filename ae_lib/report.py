@@ -53,7 +53,7 @@ def out_of_date(profile, parameters, folder):
     """
     library = [p for p in Path(__file__).parent.glob("*.py") if p.name not in NOT_FOR_NOTEBOOKS]
     stale = []
-    for name, needs in notebooks(folder.name).items():
+    for name, needs in notebooks(folder.name, parameters).items():
         executed, own = folder / f"{name}.ipynb", folder / "artifacts" / f"{name}.metrics.json"
         optional = [runs.PROJECT / "requirements.lock", data.local_file(parameters[name].get("dataset", ""))]
         sources = [FOLDER / f"{name}.py", profile_file(profile), *library, *(p for p in optional if p and p.is_file())]
@@ -275,7 +275,8 @@ def run(profile, jobs=1, fallback=None):
         _remove_leftovers(folder)
         stale = out_of_date(profile, parameters, folder)
         if stale:
-            execute_all({n: needs for n, needs in notebooks(name).items() if n in stale}, parameters, folder, jobs)
+            needs = notebooks(name, parameters)
+            execute_all({notebook: needs[notebook] for notebook in stale}, parameters, folder, jobs)
         executed = [folder / f"{notebook}.ipynb" for notebook in parameters]
         if not is_newer(folder / "run.json", executed):
             write_run_json(folder, name)

@@ -35,10 +35,28 @@ PACKAGES = (
     "jupytext",
 )
 
+# The trained models that notebooks may be given by their parameter ``model``: the file of each, and who makes it.
+MODELS = {
+    "dense": ("model.keras", "02_train"),
+    "wide": ("wide.keras", "09_train_convolutional"),
+    "conv": ("conv.keras", "09_train_convolutional"),
+    "conv30": ("conv30.keras", "09_train_convolutional"),
+    "denoising": ("denoising.keras", "09_train_convolutional"),
+    "denoising_conv": ("denoising_conv.keras", "09_train_convolutional"),
+    "vae": ("vae.keras", "10_train_variational"),
+}
+
 
 def reports_folder():
     """Where runs live: ``$AE_REPORTS_DIR``, or ``reports/`` of the project."""
     return Path(os.environ.get("AE_REPORTS_DIR") or PROJECT / "reports")
+
+
+def model_file(model):
+    """The file among a run's artifacts that holds a model of `MODELS`, and the notebook that makes it."""
+    if model not in MODELS:
+        raise StudyError(f"There is no model {model!r}; expected one of {', '.join(MODELS)}: change it.")
+    return MODELS[model]
 
 
 class Run:
@@ -78,6 +96,10 @@ class Run:
                 f"reports/{self.profile}/artifacts/{name} is missing; {self.notebook} needs it: run {made_by} first."
             )
         return path
+
+    def trained(self, model):
+        """Path of a trained model, by its name in `MODELS`; `StudyError` if there is no such model, or no file yet."""
+        return self.artifact(*model_file(model))
 
     def new_artifact(self, name):
         """Path to which this notebook writes a file called ``name``."""

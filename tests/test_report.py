@@ -203,6 +203,57 @@ def test_mistakes_in_a_profile_are_refused_before_anything_runs(project, good, m
     assert contents(project / "reports" / "small") == good
 
 
+@pytest.fixture
+def with_models(project, monkeypatch):
+    """The project with a notebook that makes another model, after one that reads a model by its parameter."""
+    monkeypatch.setattr(profiles, "FOLDER", project / "notebooks")
+    monkeypatch.setattr(profiles, "PARAMS", project / "notebooks" / "params")
+    reads = f'{HEADER}{PARAMETERS}model: str = "dense"  # name\n\n# %%\nrun.trained(model)\n'
+    (project / "notebooks" / "04_error_maps.py").write_text(reads)
+    (project / "notebooks" / "09_train_convolutional.py").write_text(f"{HEADER}{PARAMETERS}")
+    return project / "notebooks"
+
+
+def test_a_notebook_needs_the_one_that_makes_its_model(with_models):
+    assert list(profiles.notebooks("small")) == [*BODIES, "04_error_maps", "09_train_convolutional"]
+    assert profiles.notebooks("small")["04_error_maps"] == {"02_train"}
+    small = with_models / "params" / "small.yaml"
+    small.write_text("all:\n  model: conv\n")
+    needs = profiles.notebooks("small", profiles.load_profile("small"))
+    assert list(needs) == [*BODIES, "09_train_convolutional", "04_error_maps"]
+    assert needs["04_error_maps"] == {"09_train_convolutional"}
+    small.write_text("all:\n  model: convolutional\n")
+    with pytest.raises(StudyError, match="sets model in section all to 'convolutional'; expected one of dense, wide"):
+        profiles.load_profile("small")
+
+
+def test_another_model_makes_its_notebooks_stale(with_models, monkeypatch):
+    folder, parameters = with_models.parent / "reports" / "small", profiles.load_profile("small")
+    monkeypatch.setattr(report, "FOLDER", with_models)
+    for name in ("04_error_maps", "09_train_convolutional"):
+        runs.write_json(folder / "artifacts" / f"{name}.metrics.json", {})
+        runs.write_json(folder / f"{name}.ipynb", {"metadata": {"study": {"parameters": parameters[name]}}})
+    assert report.out_of_date("small", parameters, folder) == []
+    parameters["04_error_maps"]["model"] = "conv"
+    assert report.out_of_date("small", parameters, folder) == ["04_error_maps"]
+    (folder / "09_train_convolutional.ipynb").unlink()
+    assert report.out_of_date("small", parameters, folder) == ["09_train_convolutional", "04_error_maps"]
+
+
+def test_notebooks_that_wait_for_each_other_are_refused(with_models):
+    parameters = profiles.load_profile("small")
+    parameters["04_error_maps"]["model"] = "vae"
+    with pytest.raises(
+        StudyError, match="04_error_maps needs 10_train_variational, which cannot be executed before it"
+    ):
+        profiles.notebooks("small", parameters)
+    maker = with_models / "09_train_convolutional.py"
+    maker.write_text(maker.read_text() + '\n# %%\nrun.artifact("verdicts.json", made_by="04_error_maps")\n')
+    parameters["04_error_maps"]["model"] = "conv"
+    with pytest.raises(StudyError, match="04_error_maps needs 09_train_convolutional, which cannot be executed before"):
+        profiles.notebooks("small", parameters)
+
+
 def test_unknown_profile_is_refused(project, make, good):
     code, errors = make("smal")
     assert code == 1

@@ -56,6 +56,18 @@ def test_missing_input_names_the_notebook_that_makes_it(run):
         run.artifact("model.keras", made_by="02_train")
 
 
+def test_trained_models_by_name(run):
+    with pytest.raises(StudyError, match="no model 'cnn'; expected one of dense, wide, conv"):
+        run.trained("cnn")
+    with pytest.raises(StudyError, match="artifacts/vae.keras is missing; .*: run 10_train_variational first"):
+        run.trained("vae")
+    for file in ("model.keras", "vae.keras"):
+        run.new_artifact(file).touch()
+    run.finish({})
+    assert run.trained("dense") == run.folder / "artifacts" / "model.keras"
+    assert run.trained("vae") == run.folder / "artifacts" / "vae.keras"
+
+
 def test_figures_are_saved_twice_and_described(run, digits):
     figure = figures.image_rows({"one": digits.x_test[:3]}, "Three images.")
     run.show("01_three", figure)
