@@ -124,8 +124,8 @@ def duration(name, reconstruct, x, repeats=5):
     return {f"{name}.test.seconds_per_10000": float(np.median(seconds)) * 10_000 / len(x)}
 
 
-def measure(name, autoencoder, images, one_class, equal_error=0.015, seed=0):
-    """Everything of the above about one autoencoder, and its number of parameters, as a dict of metrics.
+def measure(name, autoencoder, images, equal_error=0.015, seed=0):
+    """All of the above but `detection` about one autoencoder, and its sizes, as a dict of metrics.
 
     Parameters
     ----------
@@ -133,8 +133,6 @@ def measure(name, autoencoder, images, one_class, equal_error=0.015, seed=0):
     autoencoder : keras.Model
         As a builder of `ae_lib.models` makes it, trained.
     images : ae_lib.data.Dataset
-    one_class : (int, int, float, str)
-        The ``settings`` of `detection`.
     equal_error : float
         The ``error`` of `compression`.
     seed : int
@@ -144,10 +142,10 @@ def measure(name, autoencoder, images, one_class, equal_error=0.015, seed=0):
     x = images.x_test
     return {
         f"{name}.parameters": autoencoder.count_params(),
+        f"{name}.code_size": encoder.output_shape[1],
         **reconstruction(name, x, through(autoencoder, x), seed),
         **features(name, lambda some: through(encoder, some), images, seed),
         **compression(name, own, x, equal_error),
-        **detection(name, autoencoder, images, one_class, seed),
         **duration(name, lambda some: through(autoencoder, some), x),
     }
 

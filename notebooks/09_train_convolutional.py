@@ -52,6 +52,7 @@ components: list = [8, 16, 32, 64, 128]  # of PCA
 
 # Comparison with the other models
 equal_error: float = 0.015  # MSE at which the codecs are compared; about that of 32 exact PCA components
+one_class: list = ["wide", "conv", "denoising"]  # networks for which ten more of their kind are trained, on a digit each
 one_class_epochs: int = 8  # as in 06_detect_anomalies, likewise the next two
 one_class_batch_size: int = 64
 one_class_learning_rate: float = 0.002
@@ -332,15 +333,17 @@ for (a, b), by in margins.items():
 # ## Ask what the codes are good for
 #
 # The measures of `05_explore_latent_space`, `06_detect_anomalies` and `07_compress_images`, in short, for each network trained
-# here: k-NN and a linear probe on its codes; the mean AUROC of ten one-class networks of its kind, scored by the squared
-# error, one seed; bits per image at an equal error, with the decoder as it was trained. For the study's network and PCA, which
+# here: k-NN and a linear probe on its codes; for some of them the mean AUROC of ten one-class networks of the kind, scored by
+# the squared error, one seed; bits per image at an equal error, with the decoder as it was trained. For the study's network and PCA, which
 # have their own notebooks, only what these do not measure. `12_compare_models` puts them side by side.
 
 # %% tags=["nbval-ignore-output"]
-one_class = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
 measured = {f"{name}.train.seconds": value for name, value in seconds.items()}
 for name, model in built.items():
-    measured |= scorecard.measure(name, model.autoencoder, images, one_class, equal_error, seed)
+    measured |= scorecard.measure(name, model.autoencoder, images, equal_error, seed)
+one_class_settings = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
+for name in set(one_class) & set(built):
+    measured |= scorecard.detection(name, built[name].autoencoder, images, one_class_settings, seed)
 
 # %%
 fitted = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
@@ -353,6 +356,7 @@ for name, own in codecs.items():
     measured |= scorecard.compression(name, own, x, equal_error)
 measured |= scorecard.duration("dense", lambda some: scorecard.through(dense, some), x)
 measured |= scorecard.duration("pca", lambda some: fitted.inverse_transform(fitted.transform(some)), x)
+measured["pca.code_size"] = latent_dim
 measured["pca.parameters"] = fitted.components_.size + fitted.mean_.size
 
 # %% tags=["nbval-ignore-output"]
