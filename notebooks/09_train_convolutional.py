@@ -342,7 +342,7 @@ measured = {f"{name}.train.seconds": value for name, value in seconds.items()}
 for name, model in built.items():
     measured |= scorecard.measure(name, model.autoencoder, images, equal_error, seed)
 one_class_settings = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
-for name in set(one_class) & set(built):
+for name in [name for name in one_class if name in built]:
     measured |= scorecard.detection(name, built[name].autoencoder, images, one_class_settings, seed)
 
 # %%
