@@ -259,15 +259,19 @@ def anew(autoencoder):
         network that `dense_autoencoder` gives under that seed; others draw theirs in another order than their builders.
     """
     encoder = halves(autoencoder).encoder
-    if not _all_dense(autoencoder):
+    if not _all_of(autoencoder, layers.Dense):
         return keras.models.clone_model(autoencoder)
     hidden = [layer.units for layer in encoder.layers[1:-1]]
     return dense_autoencoder(encoder.input_shape[1], hidden, encoder.output_shape[1]).autoencoder
 
 
-def _all_dense(autoencoder):
+def _inner_layers(autoencoder):
     both = [layer for half in halves(autoencoder)[1:] for layer in half.layers]
-    return all(isinstance(layer, layers.Dense | layers.InputLayer) for layer in both)
+    return [layer for layer in both if not isinstance(layer, layers.InputLayer)]
+
+
+def _all_of(autoencoder, kinds):
+    return all(isinstance(layer, kinds) for layer in _inner_layers(autoencoder))
 
 
 def last_hidden(encoder):
@@ -303,13 +307,14 @@ def stacked(autoencoders):
 
     They share nothing: the gradient of each depends on its own images only. The loss is the mean over all k, so each
     gradient is k times smaller than it would be alone; Adam divides by the gradient's size and takes notice of that only
-    through its epsilon. Dense ones become layers of k matrices each, which are one product; others become branches.
+    through its epsilon. Fully connected ones, variational ones included, become layers of k matrices each, which are one
+    product; others become branches.
 
     Parameters
     ----------
     autoencoders : sequence of k keras.Model, as the builders of this module make them
-        Their weights are the initial ones. Dense ones are copied; others are taken as they are, and the weights of their
-        divergences, if they have any, are divided by k.
+        Their weights are the initial ones. Those of fully connected ones are copied; others are taken as they are, and the
+        weights of their divergences, if they have any, are divided by k.
 
     Returns
     -------
@@ -325,18 +330,29 @@ def stacked(autoencoders):
     shapes = [[weights.shape for weights in model.get_weights()] for model in autoencoders]
     if any(alike != (tables[0], shapes[0]) for alike in zip(tables, shapes, strict=True)):
         raise StudyError("The autoencoders have different layers; expected the same units in each: build them alike.")
-    if not all(map(_all_dense, autoencoders)):
+    if not _all_of(autoencoders[0], (layers.Dense, GaussianCode)):
         return _branches(autoencoders)
     k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
     images = x = keras.Input((k, input_dim), name="images")
-    for name, units, activation, _ in tables[0]:
-        x = layers.EinsumDense(
-            "nki,kio->nko", (k, units), bias_axes="ko", activation=activation, name=name, kernel_initializer="zeros"
-        )(x)
+    for layer in _inner_layers(autoencoders[0]):
+        # The mean of a divergence is over the images of all k, and so is 1 / k of each.
+        alike = GaussianCode(layer.weight, name=layer.name) if isinstance(layer, GaussianCode) else _matrices(k, layer)
+        x = alike(x)
     model = keras.Model(images, x, name="stacked")
     weights = zip(*(autoencoder.get_weights() for autoencoder in autoencoders), strict=True)
     model.set_weights([np.stack(one) for one in weights])
     return model
+
+
+def _matrices(k, dense):
+    return layers.EinsumDense(
+        "nki,kio->nko",
+        (k, dense.units),
+        bias_axes="ko",
+        activation=dense.activation,
+        name=dense.name,
+        kernel_initializer="zeros",
+    )
 
 
 def _branches(autoencoders):

@@ -384,9 +384,7 @@ for name, view in views.items():
     references, queries = view(train), view(few)
     ids = probes.neighbours(references, queries, 5)
     why[name] = {f"{k}-NN": probes.vote(images.y_train, ids[:, :k]) == y_few for k in (1, 5)}
-    if (
-        references.shape[1] < x_train.shape[1]
-    ):  # the reconstruction has as many numbers as the image, conv's layers more
+    if references.shape[1] < x_train.shape[1]:  # a reconstruction has as many, a convolution's output more
         why[name]["linear probe"] = probes.linear_probe(references, images.y_train).predict(queries) == y_few
 
 # %% tags=["nbval-ignore-output"]
@@ -426,8 +424,8 @@ for score, other in (("knn1_accuracy", "pca"), ("knn5_accuracy", "pca"), ("linea
 
 # %% [markdown]
 # **How to read it.** A network that was trained to draw has no reason to place images of a class near each other. If code and
-# PCA are level in k-NN, the bent encoder bought nothing there that as many straight axes do not give. PCA's axes have the lengths of
-# their parts in the image, and the loss of accuracy by whitening says how much of PCA's result is due to that; the code has
+# PCA are level in k-NN, the bent encoder bought nothing there that as many straight axes do not give. PCA's axes have the
+# lengths of their parts in the image, and the loss of accuracy by whitening says how much of PCA's result is due to that; the code has
 # no such scale, and the gain of the rescaled code says what the lack of it costs. A linear probe does not care for scale; it
 # tells whether the classes can be parted by planes, and the table of layers above whether they could anywhere in the
 # network. The decoded path is to be judged by the cross-fade of reconstructions, which differs by nothing but the decoder's

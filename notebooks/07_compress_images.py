@@ -115,9 +115,9 @@ codecs["pca"]
 # %% [markdown]
 # ### Train the decoder on rounded codes
 #
-# The decoder has only seen exact codes, or, if it is a variational one, codes with noise of its own. What should it draw for a bin? The mean of all images whose codes fall
-# into it, which is the more blurred the larger the step. So the decoder is trained on, with codes rounded at random steps,
-# and is told the step as one more input (as in Choi, El-Khamy and Lee, "Variable rate deep image compression with a
+# The decoder has only seen exact codes, or, if it is a variational one, codes with noise of its own. What should it draw for
+# a bin? The mean of all images whose codes fall into it, which is the more blurred the larger the step. So the decoder is
+# trained on, with codes of the grey images rounded at random steps, whatever its task was before, and is told the step as one more input (as in Choi, El-Khamy and Lee, "Variable rate deep image compression with a
 # conditional autoencoder", ICCV 2019). The encoder and the codes stay as they are. The decoder as it was trained stays in
 # the comparison.
 

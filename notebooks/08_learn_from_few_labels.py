@@ -89,8 +89,8 @@ run.show("08_draw", figures.image_rows(shown, caption, titles=images.y_train[row
 # ## Represent the images
 #
 # Four representations, all got without labels from the same training images: raw pixels, PCA with as many components as
-# the code has numbers, the code, and the encoder's last hidden layer. Each is centred and divided by its mean distance
-# from the centre, so that one grid of hyper-parameters fits all.
+# the code has numbers, the code (of a variational autoencoder its mean, here and below), and the encoder's last hidden
+# layer. Each is centred and divided by its mean distance from the centre, so that one grid of hyper-parameters fits all.
 
 # %%
 last_hidden = models.last_hidden(encoder)
@@ -108,8 +108,8 @@ def represented(transform):
     train, test = transform(images.x_train), transform(images.x_test)
     centre = train.mean(axis=0)
     train = train - centre
-    train /= (size := np.sqrt(np.square(train).sum(axis=1).mean()))  # in place: a hidden layer may be large
-    return train, (test - centre) / size
+    size = np.sqrt(np.square(train).sum(axis=1).mean())
+    return np.divide(train, size, out=train), (test - centre) / size  # in place: a hidden layer may be large
 
 
 # %%

@@ -199,8 +199,10 @@ def test_stacked_ones_learn_from_their_own_images_only(build, digits):
     assert same.tolist() == [True, False, True]
 
 
-@pytest.mark.parametrize("name", ["conv", "vae"])
-def test_the_loss_of_stacked_ones_is_the_mean_of_their_losses(digits, name):
+@pytest.mark.parametrize(
+    ("name", "stacked"), [("conv", models.stacked), ("vae", models.stacked), ("vae", models._branches)]
+)
+def test_the_loss_of_stacked_ones_is_the_mean_of_their_losses(digits, name, stacked):
     """With the divergences, which are losses of layers and not of the output."""
     keras.utils.set_random_seed(0)
     single = [BUILDERS[name]() for _ in range(2)]
@@ -211,7 +213,7 @@ def test_the_loss_of_stacked_ones_is_the_mean_of_their_losses(digits, name):
         return model.evaluate(images, images, batch_size=50, verbose=0)
 
     expected = np.mean([loss(model, x[:, i]) for i, model in enumerate(single)])
-    assert loss(models.stacked(single), x) == pytest.approx(expected, rel=1e-5)
+    assert loss(stacked(single), x) == pytest.approx(expected, rel=1e-5)
 
 
 def test_unlike_ones_are_not_stacked():
