@@ -38,6 +38,7 @@ LOOK = {
 # The ten of Tol's "muted" scheme ("Colour schemes", SRON technical note, 2021): told apart by the colour-blind.
 CLASSES = ["#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777"]
 MARKERS = "os^Dv"
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue; ITU-R BT.709
 SIGNED = "cividis"  # its lightness rises throughout, so that the sign survives grey-scale print
 
 
@@ -460,9 +461,9 @@ def _few_ticks(axes):
     axis = axes.xaxis
     if axes.get_xscale() == "log":
         low, high = axes.get_xlim()
-        steps = (1, 2, 5) if high / low < 300 else (1,)
-        axis.set_major_locator(mpl.ticker.LogLocator(subs=steps, numticks=6))
-        axis.set_major_formatter(lambda value, _: f"{value:,g}" if value < 1e6 else f"{value / 1e6:g}M")
+        steps = (1, 1.5, 2, 3, 5, 7) if high / low < 8 else (1, 2, 5) if high / low < 40 else (1, 3)
+        axis.set_major_locator(mpl.ticker.LogLocator(subs=steps if high / low < 1000 else (1,)))
+        axis.set_major_formatter("{x:g}" if high < 1e4 else mpl.ticker.EngFormatter(sep=""))
         axis.set_minor_formatter("")
     else:
         axis.set_major_locator(mpl.ticker.MaxNLocator(4))
@@ -505,31 +506,25 @@ def labelled_points(panels, caption, ylabel):
 def _name_points(axes, table):
     """Put each name beside its point, at the first of several places that covers no point and no other name."""
     shown = table.dropna(subset=["cost", "mean"])
-    points = axes.transData.transform(shown[["cost", "mean"]].to_numpy("float64"))
-    frame, taken = axes.get_window_extent(), [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in points]
+    places = shown[["cost", "mean"]].to_numpy("float64")
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(places)]
     sides = [(7, 0, "left"), (-7, 0, "right"), (0, 11, "center"), (0, -11, "center")]
-    sides += [(7, dy, "left") for dy in (10, -10)] + [(-7, dy, "right") for dy in (10, -10)]
-    sides += [(0, dy, "center") for dy in (22, -22, 33, -33)]
-    for name, (x, y) in zip(shown.index, shown[["cost", "mean"]].to_numpy("float64"), strict=True):
-        free = []
-        for right, up, side in sides:
-            text = axes.annotate(
-                name, (x, y), (right, up), textcoords="offset points", ha=side, va="center", fontsize=9
-            )
-            box = text.get_window_extent()
-            covered = (
-                sum(box.overlaps(other) for other in taken)
-                + (not frame.contains(*box.min))
-                + (not frame.contains(*box.max))
-            )
-            free.append((covered, len(free), text, box))
-            if not covered:
-                break
-        chosen = min(free)
-        for _, _, text, _ in free:
-            if text is not chosen[2]:
-                text.remove()
-        taken.append(chosen[3])
+    sides += [(side, up, "left" if side > 0 else "right") for up in (10, -10, 20, -20) for side in (7, -7)]
+    look = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+    for name, place in zip(shown.index, places, strict=True):
+        text = axes.annotate(name, place, **look, path_effects=[withStroke(linewidth=3, foreground="white")])
+
+        def covered(side, text=text):
+            text.set(position=side[:2], ha=side[2])
+            return _covered(text.get_window_extent(), taken, axes.get_window_extent())
+
+        covered(min(sides, key=covered))
+        taken.append(text.get_window_extent())
+
+
+def _covered(box, others, frame):
+    outside = not (frame.contains(*box.min) and frame.contains(*box.max))
+    return sum(box.overlaps(other) for other in others) + outside
 
 
 @_styled
@@ -546,11 +541,11 @@ def rank_matrix(ranks, level, caption):
     """
     figure = _figure(caption, height=0.3 * len(ranks) + 0.9)
     axes = figure.subplots()
-    worst = np.nanmax(ranks.to_numpy())
-    axes.imshow(ranks, cmap="Blues_r", vmin=1, vmax=max(2, worst) * 1.3, aspect="auto", interpolation="nearest")
+    scale = {"vmin": 0, "vmax": 1.1 * np.nanmax(ranks.to_numpy())}
+    image = axes.imshow(ranks, cmap="Blues_r", aspect="auto", interpolation="nearest", **scale)
     for (i, j), rank in np.ndenumerate(ranks.to_numpy()):
         text = "–" if np.isnan(rank) else f"({rank:.0f})" if level.iloc[i, j] and rank > 1 else f"{rank:.0f}"
-        dark = rank < 0.45 * max(2, worst)
+        dark = np.dot(image.cmap(image.norm(rank))[:3], LUMINANCE) < 0.45
         axes.text(
             j,
             i,
@@ -560,7 +555,7 @@ def rank_matrix(ranks, level, caption):
             color="white" if dark else "#222222",
             fontweight="bold" if rank == 1 else None,
         )
-    axes.set_xticks(range(ranks.shape[1]), [textwrap.fill(name, 11) for name in ranks.columns])
+    axes.set_xticks(range(ranks.shape[1]), [textwrap.fill(name, 12) for name in ranks.columns])
     axes.set_yticks(range(len(ranks)), ranks.index)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

@@ -31,8 +31,9 @@ class Interval:
     def __repr__(self):
         if np.isnan(self.mean):
             return "–"
-        ends = "" if np.isnan(self.low) else f" [{self.low:#.4g}, {self.high:#.4g}]"
-        return f"{self.mean:#.4g}{ends}"
+        if np.isnan(self.low):  # a number without an interval, such as a count
+            return f"{self.mean:,.0f}" if abs(self.mean) >= 1e4 else f"{self.mean:#.4g}"
+        return f"{self.mean:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
 
     @property
     def verdict(self):

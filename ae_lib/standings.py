@@ -54,10 +54,10 @@ class Standings:
 
         Returns
         -------
-        "yes" or "no" if the intervals do not overlap, "undecided" if they do or one has no ends, a dash if one is missing.
+        "yes" or "no" if the intervals do not overlap, "undecided" if they do, a dash if one is missing or has no ends.
         """
         a, b = self.images[first], self.images[second]
-        if np.isnan([a.mean, b.mean]).any():
+        if np.isnan([a.low, b.low]).any():
             return NOT_MEASURED
         return a.above(b) if self.sign > 0 else b.above(a)
 
@@ -74,11 +74,11 @@ class Standings:
         return welch_interval(self._samples[better], self._samples[worse], level or self.level)
 
     def leaders(self, among=None):
-        """The best model over the test images, followed by those that it does not beat; empty if none is measured."""
+        """The best model over the test images, then those whose intervals overlap with its own; empty if none is measured."""
         return self._leaders(self.images, among, self.beats)
 
     def leaders_over_seeds(self, among=None):
-        """The same over the seeds.
+        """The best mean over the seeds, then those not shown to be worse; empty if none is published.
 
         The best is compared with all others because it is the best, so that each comparison is made at a level at which
         all of them hold jointly (Bonferroni).
@@ -90,7 +90,7 @@ class Standings:
     def _leaders(self, values, among, beats):
         known = [model for model in among or values if np.isfinite(values[model].mean)]
         ordered = sorted(known, key=lambda model: -self.sign * values[model].mean)
-        return [model for model in ordered if model == ordered[0] or beats(ordered[0], model) != "yes"]
+        return [model for model in ordered if model == ordered[0] or beats(ordered[0], model) in ("no", "undecided")]
 
     def ranks(self):
         """Model to its rank by this run's values, 1 for the best, equal ones alike; NaN if it is not measured."""
