@@ -14,6 +14,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 DPI = 110
@@ -461,10 +462,10 @@ def _few_ticks(axes):
     axis = axes.xaxis
     if axes.get_xscale() == "log":
         low, high = axes.get_xlim()
-        steps = (1, 1.5, 2, 3, 5, 7) if high / low < 8 else (1, 2, 5) if high / low < 40 else (1, 3)
-        axis.set_major_locator(mpl.ticker.LogLocator(subs=steps if high / low < 1000 else (1,)))
+        steps = (1,) if high / low > 1000 else (1, 3) if high / low > 40 else (1, 2, 5)
+        axis.set_major_locator(mpl.ticker.LogLocator(subs=steps) if high / low > 8 else mpl.ticker.MaxNLocator(3))
         axis.set_major_formatter("{x:g}" if high < 1e4 else mpl.ticker.EngFormatter(sep=""))
-        axis.set_minor_formatter("")
+        axis.set_minor_locator(mpl.ticker.NullLocator())
     else:
         axis.set_major_locator(mpl.ticker.MaxNLocator(4))
 
@@ -481,6 +482,7 @@ def labelled_points(panels, caption, ylabel):
     caption, ylabel : str
     """
     figure = _figure(caption, height=3.6)
+    figure.get_layout_engine().set(wspace=0.08)  # names may stand out a little
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (cost, table) in zip(grid, panels.items(), strict=True):
         error = [table["mean"] - table["low"], table["high"] - table["mean"]]
@@ -491,7 +493,7 @@ def labelled_points(panels, caption, ylabel):
         best = table[table["front"]].sort_values("cost")
         axes.plot(best["cost"], best["mean"], color=STYLES[0]["color"], linewidth=1, zorder=2)
         axes.set(xlabel=cost, xscale="log", yscale="log")
-        axes.margins(x=0.16, y=0.14)
+        axes.margins(x=0.15, y=0.14)
         _few_ticks(axes)
         axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -511,15 +513,16 @@ def _name_points(axes, table):
     sides = [(7, 0, "left"), (-7, 0, "right"), (0, 11, "center"), (0, -11, "center")]
     sides += [(side, up, "left" if side > 0 else "right") for up in (10, -10, 20, -20) for side in (7, -7)]
     look = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+    look["arrowprops"] = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0}  # seen if it is far
     for name, place in zip(shown.index, places, strict=True):
-        text = axes.annotate(name, place, **look, path_effects=[withStroke(linewidth=3, foreground="white")])
+        text = axes.annotate(name, place, (7, 0), **look, path_effects=[withStroke(linewidth=3, foreground="white")])
 
         def covered(side, text=text):
             text.set(position=side[:2], ha=side[2])
-            return _covered(text.get_window_extent(), taken, axes.get_window_extent())
+            return _covered(Text.get_window_extent(text), taken, axes.get_window_extent().padded(40, 0))
 
         covered(min(sides, key=covered))
-        taken.append(text.get_window_extent())
+        taken.append(Text.get_window_extent(text))  # an Annotation's own would count the line to its point
 
 
 def _covered(box, others, frame):
@@ -555,7 +558,7 @@ def rank_matrix(ranks, level, caption):
             color="white" if dark else "#222222",
             fontweight="bold" if rank == 1 else None,
         )
-    axes.set_xticks(range(ranks.shape[1]), [textwrap.fill(name, 12) for name in ranks.columns])
+    axes.set_xticks(range(ranks.shape[1]), [textwrap.fill(name, 10) for name in ranks.columns], fontsize=9)
     axes.set_yticks(range(len(ranks)), ranks.index)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

@@ -96,8 +96,8 @@ measures = {
     "one-class AUROC": ("oneclass.{}_mse.auroc_mean", +1),
     "bits per image": ("{}.test.bits_at_equal_error", -1),
     "parameters": ("{}.parameters", -1),
-    "training / s": ("{}.train.seconds", -1),
-    "s per 10,000 images": ("{}.test.seconds_per_10000", -1),
+    "seconds of training": ("{}.train.seconds", -1),
+    "seconds per 10,000 images": ("{}.test.seconds_per_10000", -1),
 }
 other_names = {f"pca.test.{score}": f"pca_cut.test.{score}" for score in metrics.SCORES}
 other_names |= {f"oneclass.{name}_mse.auroc_mean": f"oneclass.{name}.auroc_mean" for name in ("pca", "ink")}
@@ -210,7 +210,7 @@ leaders_over_seeds(shown, same)
 # fronts go by the means, without regard to intervals.
 
 # %% tags=["nbval-ignore-output"]
-costs = {m: by_measure[m] for m in ("parameters", "training / s", "s per 10,000 images")}
+costs = {m: by_measure[m] for m in ("parameters", "seconds of training", "seconds per 10,000 images")}
 table(costs | {"MSE per pixel": by_measure["MSE per pixel"]})
 
 
@@ -221,13 +221,13 @@ def price(measure):
     return points
 
 
-prices = {m: price(m) for m in ("training / s", "parameters")}
+prices = {m: price(m) for m in ("seconds of training", "parameters")}
 fronts = {m: named(points.index[points["front"]]) for m, points in prices.items()}
 
 # %%
 caption = (
     f"Figure 12.2. {title}: squared error against what the models cost. Filled and joined: no other model is both cheaper and "
-    f"better. By training time: {fronts['training / s']}. By parameters: {fronts['parameters']}."
+    f"better. By training time: {fronts['seconds of training']}. By parameters: {fronts['parameters']}."
 )
 drawn = {m: points.rename(label) for m, points in prices.items() if points["cost"].notna().any()}
 run.show("12_cost", figures.labelled_points(drawn, caption, "MSE per pixel"))
@@ -370,7 +370,9 @@ for saying, (first, second, measure) in sayings.items():
 # The numbers are those of other notebooks and stand under their names; what is new here is how many there are.
 
 # %%
-claims = [(saying, *cells[:2], f"{cells[2]}; over seeds: {cells[4]}") for saying, cells in rows.items()]
+claims = [
+    (saying, *cells[:2], f"{cells[2]}; over seeds: {cells[4]}".removeprefix("–; ")) for saying, cells in rows.items()
+]
 answer = f"{firsts.idxmax()} is first in {firsts.max()}", f"of {ranks.shape[1]} measures"
 claims.append(("One model wins everywhere, cost included", *answer, "yes" if everywhere else "no"))
 comparison = run.finish({"compare.models": len(found), "compare.missing": len(missing)}, claims)

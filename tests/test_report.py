@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from ae_lib import StudyError, data, profiles, report, runs
+from ae_lib import StudyError, data, pages, profiles, report, runs
+from ae_lib.metrics import Interval
 
 import pytest
 
@@ -147,6 +148,20 @@ def test_second_run_does_nothing_and_a_touched_notebook_runs_alone(project, make
     assert (code, ran(errors)) == (0, ["03_evaluate"])
     changed = {p.name for p, when in before.items() if p.stat().st_mtime_ns != when and not p.name.startswith(".")}
     assert changed == {"03_evaluate.ipynb", "03_evaluate.html", "metrics.json", "run.json", "index.html"}
+
+
+def test_front_page_has_a_row_for_each_model_autoencoders_first_in_the_studys_order():
+    models = ("mean", "conv", "vae", "pca", "dense", "another")
+    found = {f"{model}.test.mse{end}": 0.5 for model in models for end in ("", ".low", ".high")}
+    found |= {"dense.code_size": 32.0, "dense.test.ssim": 0.9, "dense.val.bce": 0.1}
+    rows = pages.results_table(found)
+    assert [model for model, _, _ in rows] == ["dense", "conv", "vae", "another", "pca", "mean"]
+    assert rows[0][1:] == (32, [None, None, Interval(0.5, 0.5, 0.5), None, None, None])
+    assert rows[1][1] is None
+
+
+def test_front_page_says_whose_verdicts_it_shows(good):
+    assert re.search(r"dense better than pca_cut\?</td>(<td></td>){2}<td>yes</td>", good["index.html"].decode())
 
 
 def test_a_run_without_a_notebook_leaves_out_what_needs_it_and_writes_no_pages(project, make, good):
