@@ -2,15 +2,13 @@
 
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
-from ae_lib.metrics import Interval
+from ae_lib.metrics import student_interval
 from ae_lib.training import compiler_for
 
 import keras
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
-from scipy.stats import sem
-from scipy.stats import t as student
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
@@ -202,9 +200,7 @@ def t_interval(values):
     -------
     ae_lib.metrics.Interval
     """
-    mean, error = np.mean(values), sem(values)
-    half = error * student.ppf(0.975, len(values) - 1)
-    return Interval(float(mean), float(mean - half), float(mean + half))
+    return student_interval(np.mean(values), np.std(values, ddof=1), len(values))
 
 
 def fewer_errors(first, second):

@@ -152,12 +152,13 @@ class Comparison:
     """Measured metrics beside their reference values.
 
     Its representation is fixed text, so that a stored notebook can be compared to the letter; the measured numbers
-    are in `table`.
+    are in `table`. Durations are not in it: they belong to a machine.
     """
 
     def __init__(self, metrics, reference):
+        compared = {name: value for name, value in metrics.items() if not is_duration(name)}
         self.table = pd.DataFrame(
-            [(name, value, *_expected(name, reference)) for name, value in metrics.items()],
+            [(name, value, *_expected(name, reference)) for name, value in compared.items()],
             columns=["metric", "measured", "reference", "tolerance"],
         ).set_index("metric")
         distance = (self.table["measured"] - self.table["reference"]).abs()
@@ -189,8 +190,13 @@ def _expected(name, reference):
     return entry.get("value", float("nan")), entry.get("rtol", float("nan"))
 
 
+def is_duration(name):
+    """Whether a metric is a time: the last part of its name begins with ``seconds``."""
+    return name.rpartition(".")[2].startswith("seconds")
+
+
 def reference(profile):
-    """The published metrics of a profile, name to ``{"value", "rtol", "seeds", "spread"}``; empty if there are none."""
+    """The published metrics of a profile, name to what `ae_lib.reference.summarise` says of it; empty if there are none."""
     path = REFERENCE / f"{profile}.json"
     return read_json(path) if path.is_file() else {}
 

@@ -142,6 +142,17 @@ def test_comparison_lists_no_interval_ends_that_are_inside():
     assert comparison.summary == "reproduced 2 of 3 metrics"
 
 
+def test_durations_are_kept_and_never_compared(run):
+    reference = {"a.train.seconds": {"value": 9.0, "rtol": 0.1}, "a.test.mse": {"value": 1.0, "rtol": 0.1}}
+    measured = {"a.test.mse": 1.0, "a.train.seconds": 3.0, "a.test.seconds_per_10000": 2.0}
+    comparison = runs.Comparison(measured, reference)
+    assert list(comparison.table.index) == ["a.test.mse"]
+    assert comparison.summary == "reproduced 1 of 1 metrics"
+    run.finish(measured)
+    assert runs.read_json(run.folder / "metrics.json") == measured
+    assert not runs.is_duration("seconds.test.mse")
+
+
 def test_profile_without_reference_has_nothing_to_compare():
     assert "no reference" in repr(runs.Run("trial", "01_preprocess").finish({"a.test.mse": 1}))
 
