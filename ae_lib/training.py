@@ -8,6 +8,7 @@ from importlib.metadata import version
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.callbacks import INITIAL, KeptState, Progress, StopOnNonFiniteLoss, plain_attributes
+from ae_lib.models import GENERATOR
 
 import keras
 import numpy as np
@@ -98,8 +99,8 @@ class Denoise(Reconstruct):
 
     def __call__(self, images, seed):  # noqa: D102
         per_image = [images.shape[0], *[1] * (len(images.shape) - 1)]
-        level = tf.random.stateless_uniform(per_image, seed, self.least, self.most)
-        noise = tf.random.stateless_normal(images.shape, seed + 1)
+        level = tf.random.stateless_uniform(per_image, seed, self.least, self.most, alg=GENERATOR)
+        noise = tf.random.stateless_normal(images.shape, seed + 1, alg=GENERATOR)
         return tf.clip_by_value(images + level * noise, 0.0, 1.0), images
 
 
@@ -114,7 +115,7 @@ class Binarise(Reconstruct):
     codes_are_drawn = True
 
     def __call__(self, images, seed):  # noqa: D102
-        binary = tf.cast(tf.random.stateless_uniform(images.shape, seed) < images, tf.float32)
+        binary = tf.cast(tf.random.stateless_uniform(images.shape, seed, alg=GENERATOR) < images, tf.float32)
         return binary, binary
 
 
