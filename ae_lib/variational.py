@@ -140,7 +140,7 @@ def elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
 
 
 def _drawn(x, mean, log_variance, log_likelihood, samples, seed, rows):
-    """log p(x | z) and log p(z) − log q(z | x) of codes from q(z | x); float32 arrays, shape (n, samples) each."""
+    """The logarithms of p(x | z) and of p(z) / q(z | x), of codes from q(z | x); float32 arrays, shape (n, samples) each."""
     if samples < 1:
         raise StudyError(f"samples is {samples}; expected at least 1 code per image: raise it.")
     n, size = len(x), max(1, min(len(x), rows // samples))
@@ -268,13 +268,13 @@ class BernoulliMixture:
     probabilities: np.ndarray
 
     def joint(self, x):
-        """log p(x, component), float32, shape (n, k), for binary images of shape (n, 784)."""
+        """The logarithms of p(x, component), float32, shape (n, k), for binary images of shape (n, 784)."""
         odds = np.log(self.probabilities) - np.log1p(-self.probabilities)
         constant = np.log1p(-self.probabilities).sum(axis=1) + np.log(self.shares)
         return x @ odds.T.astype("float32") + constant.astype("float32")
 
     def log_likelihood(self, x):
-        """log p(x), exactly; shape (n,)."""
+        """The logarithm of p(x), exactly; shape (n,)."""
         return logsumexp(self.joint(x), axis=1)
 
 
