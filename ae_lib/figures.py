@@ -99,7 +99,7 @@ def image_rows(rows, caption, titles=None):
 
 @_styled
 def mosaics(panels, caption):
-    """Square or oblong grids of images without gaps, side by side.
+    """Grids of many images, side by side.
 
     Parameters
     ----------
@@ -111,8 +111,9 @@ def mosaics(panels, caption):
     width = min(6.0, 8.6 / len(panels))
     figure = _figure(caption, height=width * rows / columns + 0.3)
     for axes, (title, images) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        # (row, column, y, x) to (row, y, column, x): neighbouring pixels of one large image.
-        page = np.reshape(images, (rows, columns, SIDE, SIDE)).swapaxes(1, 2).reshape(rows * SIDE, columns * SIDE)
+        framed = np.pad(np.reshape(images, (rows, columns, SIDE, SIDE)), [(0, 0), (0, 0), (1, 1), (1, 1)])
+        # (row, column, y, x) to (row, y, column, x): one large image, drawn faster than many axes.
+        page = framed.swapaxes(1, 2).reshape(rows * (SIDE + 2), columns * (SIDE + 2))
         axes.imshow(page, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         axes.set(title=title, xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color="#cccccc", linewidth=0.5)

@@ -47,7 +47,8 @@ def posterior(encoder, x):
     x : float array, shape (n, 784)
     """
     both = keras.Model(encoder.input, encoder.get_layer("posterior").output)
-    return np.split(both.predict(x, batch_size=1000, verbose=0), 2, axis=1)
+    # Not `predict`, which compiles, and warns if many models are asked one after the other.
+    return np.split(np.concatenate([both(part) for part in np.array_split(x, -(-len(x) // 1000))]), 2, axis=1)
 
 
 def divergences(mean, log_variance):
