@@ -9,8 +9,13 @@ import tensorflow as tf
 from scipy.special import expit, logsumexp
 from scipy.stats import multivariate_normal
 
-rng = np.random.default_rng(0)
-LOADINGS, OFFSET, NOISE = rng.normal(size=(6, 2)), rng.normal(size=6), 0.5
+LOADINGS, OFFSET = np.split(np.random.default_rng(0).normal(size=(6, 3)), [2], axis=1)
+OFFSET, NOISE = OFFSET[:, 0], 0.5
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 def gaussian(x, z):
@@ -23,6 +28,7 @@ def gaussian(x, z):
 @pytest.fixture(scope="module")
 def linear():
     """Images of the linear-Gaussian model, its exact posterior, and log p(x) in closed form."""
+    rng = np.random.default_rng(1)
     covariance = np.linalg.inv(np.eye(2) + LOADINGS.T @ LOADINGS / NOISE**2)
     x = (rng.normal(size=(40, 2)) @ LOADINGS.T + OFFSET + NOISE * rng.normal(size=(40, 6))).astype("float32")
     mean = (x - OFFSET) @ LOADINGS @ covariance / NOISE**2
@@ -140,7 +146,7 @@ def test_binary_images_have_the_grey_values_as_means():
     assert (binary != variational.binarised(grey, seed=2)).any()
 
 
-def test_logits_give_the_decoders_own_likelihood(vae, digits):
+def test_logits_give_the_decoders_own_likelihood(vae, digits, rng):
     z = rng.normal(size=(5, 7, 3)).astype("float32")
     x = variational.binarised(digits.x_test[:5])
     found = variational.bernoulli(vae.decoder)(tf.constant(x), tf.constant(z)).numpy()
@@ -195,7 +201,7 @@ def test_the_elbo_of_a_network_is_its_loss(vae, digits):
 # --- units, maps -----------------------------------------------------------------------------------------------------
 
 
-def test_active_units_are_those_whose_means_vary():
+def test_active_units_are_those_whose_means_vary(rng):
     means = rng.normal(size=(5000, 3)) * [1, 0.11, 0.09] + [0, 0, 5]
     assert list(variational.active_units(means)) == [True, True, False]
     assert list(variational.active_units(means, 0.001)) == [True, True, True]
@@ -217,6 +223,7 @@ def test_quantile_grid_divides_the_probability_evenly():
 
 @pytest.fixture(scope="module")
 def two_kinds():
+    rng = np.random.default_rng(0)
     probabilities = expit(rng.normal(size=(2, 12)) * 3)
     kinds = rng.random(4000) < 0.3
     x = (rng.random((4000, 12)) < probabilities[kinds.astype(int)]).astype("float32")
