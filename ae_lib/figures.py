@@ -101,6 +101,29 @@ def image_rows(rows, caption, titles=None):
 
 
 @_styled
+def mosaics(panels, caption):
+    """Grids of many images, side by side.
+
+    Parameters
+    ----------
+    panels : dict
+        Title to images, float, shape (rows, columns, 784), in [0, 1]; the same shape in every panel.
+    caption : str
+    """
+    rows, columns = next(iter(panels.values())).shape[:2]
+    width = min(6.0, 8.6 / len(panels))
+    figure = _figure(caption, height=width * rows / columns + 0.3)
+    for axes, (title, images) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        framed = np.pad(np.reshape(images, (rows, columns, SIDE, SIDE)), [(0, 0), (0, 0), (1, 1), (1, 1)])
+        # (row, column, y, x) to (row, y, column, x): one large image, drawn faster than many axes.
+        page = framed.swapaxes(1, 2).reshape(rows * (SIDE + 2), columns * (SIDE + 2))
+        axes.imshow(page, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axes.set(title=title, xticks=[], yticks=[])
+        axes.spines[:].set(visible=True, color="#cccccc", linewidth=0.5)
+    return figure
+
+
+@_styled
 def class_balance(shares, caption):
     """Share of each class in each split, one panel per split.
 
@@ -263,7 +286,7 @@ def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
 
 
 @_styled
-def lines(curves, caption, xlabel, ylabel, shade=None, log=False):
+def lines(curves, caption, xlabel, ylabel, shade=None, log=False, bottom=0):
     """Curves over one axis, with a light band between two columns where given.
 
     Parameters
@@ -275,6 +298,8 @@ def lines(curves, caption, xlabel, ylabel, shade=None, log=False):
         A stretch of the horizontal axis to set off.
     log : bool
         Whether both axes are logarithmic.
+    bottom : float, optional
+        Where a linear vertical axis begins; None leaves it to the values.
     """
     figure = _figure(caption, height=3.8 if log else 2.8)
     axes = figure.subplots()
@@ -288,8 +313,8 @@ def lines(curves, caption, xlabel, ylabel, shade=None, log=False):
             axis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter("")
-    else:
-        axes.set_ylim(0, None)
+    elif bottom is not None:
+        axes.set_ylim(bottom, None)
     _legend_above(axes)
     return figure
 

@@ -47,7 +47,8 @@ def posterior(encoder, x):
     x : float array, shape (n, 784)
     """
     both = keras.Model(encoder.input, encoder.get_layer("posterior").output)
-    return np.split(both.predict(x, batch_size=1000, verbose=0), 2, axis=1)
+    # Not `predict`, which compiles, and warns if many models are asked one after the other.
+    return np.split(np.concatenate([both(part) for part in np.array_split(x, -(-len(x) // 1000))]), 2, axis=1)
 
 
 def divergences(mean, log_variance):
@@ -140,7 +141,7 @@ def elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
 
 
 def _drawn(x, mean, log_variance, log_likelihood, samples, seed, rows):
-    """log p(x | z) and log p(z) − log q(z | x) of codes from q(z | x); float32 arrays, shape (n, samples) each."""
+    """The logarithms of p(x | z) and of p(z) / q(z | x), of codes from q(z | x); float32 arrays, shape (n, samples) each."""
     if samples < 1:
         raise StudyError(f"samples is {samples}; expected at least 1 code per image: raise it.")
     n, size = len(x), max(1, min(len(x), rows // samples))
@@ -268,13 +269,13 @@ class BernoulliMixture:
     probabilities: np.ndarray
 
     def joint(self, x):
-        """log p(x, component), float32, shape (n, k), for binary images of shape (n, 784)."""
+        """The logarithms of p(x, component), float32, shape (n, k), for binary images of shape (n, 784)."""
         odds = np.log(self.probabilities) - np.log1p(-self.probabilities)
         constant = np.log1p(-self.probabilities).sum(axis=1) + np.log(self.shares)
         return x @ odds.T.astype("float32") + constant.astype("float32")
 
     def log_likelihood(self, x):
-        """log p(x), exactly; shape (n,)."""
+        """The logarithm of p(x), exactly; shape (n,)."""
         return logsumexp(self.joint(x), axis=1)
 
 

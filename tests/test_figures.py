@@ -194,3 +194,24 @@ def test_learning_curves_tell_all_styles_apart():
     assert len({c.lines[0].get_marker() for c in axes.containers}) == len(curves)
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3"]
     np.testing.assert_allclose(axes.containers[-1].lines[0].get_ydata(orig=False), curves[list(curves)[-1]]["mean"])
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+def test_mosaics_put_every_image_in_its_place(panels):
+    grid = np.zeros((2, 3, 784))
+    grid[1, 2] = 1  # last row, last column
+    axes = drawn(figures.mosaics({str(i): grid for i in range(panels)}, CAPTION)).axes
+    assert len(axes) == panels
+    page = axes[-1].images[0].get_array()
+    assert page.shape == (60, 90)
+    assert page[31:59, 61:89].all()
+    assert page.sum() == 784
+
+
+def test_lines_may_begin_where_the_values_do():
+    low = [
+        drawn(figures.lines({"a": INTERVALS + 90}, CAPTION, "epoch", "nats", bottom=bottom)).axes[0].get_ylim()[0]
+        for bottom in (0, None)
+    ]
+    assert low[0] == 0
+    assert low[1] > 80
