@@ -10,7 +10,6 @@ from nbconvert import HTMLExporter
 from pygments.formatters import HtmlFormatter
 
 TEMPLATES = jinja2.Environment(loader=jinja2.PackageLoader("ae_lib", "."), autoescape=True, trim_blocks=True)
-MODELS = ["dense", "wide", "conv", "conv30", "denoising", "denoising_conv", "vae"]  # in the study's order, then others
 BASELINES = ["pca", "pca_cut", "mean"]
 SCORES = {
     "bce": "BCE / nats per pixel",
@@ -53,7 +52,7 @@ def results_table(metrics):
         `SCORES`.
     """
     models = [name.split(".")[0] for name in metrics if name.endswith(".test.mse")]
-    order = [*MODELS, *sorted(set(models) - {*MODELS, *BASELINES}), *BASELINES]
+    order = [*runs.MODELS, *sorted(set(models) - {*runs.MODELS, *BASELINES}), *BASELINES]
 
     def value(model, score):
         key = f"{model}.test.{score}"

@@ -38,6 +38,7 @@ PACKAGES = (
 # The trained models that notebooks may be given by their parameter ``model``: the file of each, and who makes it.
 MODELS = {
     "dense": ("model.keras", "02_train"),
+    "scheduled": ("scheduled.keras", "09_train_convolutional"),
     "wide": ("wide.keras", "09_train_convolutional"),
     "conv": ("conv.keras", "09_train_convolutional"),
     "conv30": ("conv30.keras", "09_train_convolutional"),

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
-model: str = "dense"  # or wide, conv, conv30, denoising, denoising_conv, vae; its metrics are kept under this name
+model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
 seed: int = 0  # of weights, minibatches, corruptions and the bootstrap
 rates: list = [0.05, 0.01]  # promised shares of false alarms
 corrupted: int = 2000  # test images that are corrupted; more make the intervals narrower

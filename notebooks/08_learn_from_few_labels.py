@@ -24,7 +24,7 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
-model: str = "dense"  # or wide, conv, conv30, denoising, denoising_conv, vae; its metrics are kept under this name
+model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
 seed: int = 0  # of the draws, the initial weights and the order of the minibatches
 sizes: list = [100, 600, 1000, 3000]  # labels, ascending; multiples of the number of classes
 n_draws: int = 10  # draws of labels; the intervals are over them

@@ -52,7 +52,7 @@ components: list = [8, 16, 32, 64, 128]  # of PCA
 
 # Comparison with the other models
 equal_error: float = 0.015  # MSE at which the codecs are compared; about that of 32 exact PCA components
-one_class: list = ["wide", "conv", "denoising"]  # networks for which ten more of their kind are trained, on a digit each
+one_class: list = ["wide", "conv", "denoising"]  # kinds that are trained on each digit alone, too
 one_class_epochs: int = 8  # as in 06_detect_anomalies, likewise the next two
 one_class_batch_size: int = 64
 one_class_learning_rate: float = 0.002
