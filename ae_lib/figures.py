@@ -544,10 +544,15 @@ def _name_points(axes, table):
 
         def covered(side, text=text):
             text.set(position=side[:2], ha=side[2])
-            return _covered(Text.get_window_extent(text), taken, axes.get_window_extent().padded(40, 0))
+            return _covered(_extent(text), taken, axes.get_window_extent().padded(40, 0))
 
         covered(min(sides, key=covered))
-        taken.append(Text.get_window_extent(text))  # an Annotation's own would count the line to its point
+        taken.append(_extent(text))
+
+
+def _extent(annotation):
+    annotation.get_window_extent()  # moves it to where it was set
+    return Text.get_window_extent(annotation)  # without the line to its point
 
 
 def _covered(box, others, frame):
@@ -583,7 +588,7 @@ def rank_matrix(ranks, level, caption):
             color="white" if dark else "#222222",
             fontweight="bold" if rank == 1 else None,
         )
-    axes.set_xticks(range(ranks.shape[1]), [textwrap.fill(name, 10) for name in ranks.columns], fontsize=9)
+    axes.set_xticks(range(ranks.shape[1]), [textwrap.fill(name, 10) for name in ranks.columns], fontsize=8.5)
     axes.set_yticks(range(len(ranks)), ranks.index)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

@@ -144,8 +144,12 @@ def table(which, doubt="images"):
     return pd.DataFrame(columns).rename(index=label).map(str).rename_axis(index=title)
 
 
+doubts = {"this run, interval over test images": "images"}
+if any(counts.values()):
+    doubts["mean over seeds, interval over seeds"] = "seeds"
+
+
 def panels(which):
-    doubts = {"this run, interval over test images": "images", "mean over seeds, interval over seeds": "seeds"}
     frame = {m: {name: getattr(s, doubt) for name, doubt in doubts.items()} for m, s in which.items()}
     return {
         m: {n: pd.DataFrame(list(v.values()), [label[k] for k in v]) for n, v in f.items()} for m, f in frame.items()
