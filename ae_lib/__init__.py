@@ -1,8 +1,8 @@
 """The helper library of the reference study of autoencoders on MNIST.
 
 One direction: ``data`` → ``models`` → ``callbacks`` → ``training`` → ``variational`` → ``metrics``, ``strokes`` → ``probes``,
-``anomaly``, ``codec``, ``few_labels`` → ``figures`` → ``runs`` → ``benchmark`` → ``report`` → ``reference``. A module imports only from
-its left.
+``anomaly``, ``codec``, ``few_labels`` → ``scorecard``, ``standings`` → ``figures`` → ``runs`` → ``benchmark`` → ``report`` →
+``reference``. A module imports only from its left.
 """
 
 import os

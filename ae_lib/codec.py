@@ -3,7 +3,11 @@
 Transform coding as in Goyal, "Theoretical foundations of transform coding", IEEE Signal Processing Magazine 18(5), 2001: an
 image becomes a few coordinates; each is rounded to a bin of one step; the bins are entropy-coded under the histogram that
 their coordinate had on the training images. An autoencoder and PCA make two codecs that differ in their layers alone.
-A codec is plain arrays, kept in one file.
+A codec is plain arrays, kept in one file; so are the layers of a convolutional one, which Keras runs.
+
+What holds where: symbols come out of a stream as they went in, on any machine, since all that touches them is arithmetic of
+integers or correctly rounded. Images come out of it the same to the bit on one machine (and with as many threads); between
+machines their last bits may differ, and an image whose coordinate lies on the edge of a bin may become another stream.
 
 A stream is, little-endian:
 
@@ -24,6 +28,8 @@ The checksum finds damage; like any checksum without a secret key, it does not f
 """
 
 import hashlib
+import itertools
+import json
 import math
 import struct
 import zipfile
@@ -36,11 +42,13 @@ from typing import NamedTuple
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.data import PIXELS, SIDE, as_flat_images
+from ae_lib.models import mean_encoder
 from ae_lib.training import fit
 
 import constriction
 import keras
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 from scipy.special import expit
 
@@ -67,12 +75,81 @@ SLOPES = {
 }
 
 
+# Layers that Keras runs for a codec; a file may name no others, and nothing of them but plain values.
+NETWORK_LAYERS = ("Reshape", "Flatten", "Conv2D", "Conv2DTranspose")
+
+
 class Layer(NamedTuple):
     """A dense layer, ``activation(x @ weights + bias)``; float32, shapes (inputs, units) and (units,)."""
 
     weights: np.ndarray
     bias: np.ndarray
     activation: str
+
+    def __call__(self, x):
+        return ACTIVATIONS[self.activation](x @ self.weights + self.bias)
+
+    def carry(self, x, jacobian):
+        """Outputs, and the Jacobian of all layers so far, shape (n, d, units), from that of those before."""
+        before = x @ self.weights + self.bias
+        # One large product; a hundred small ones take far longer.
+        jacobian = (jacobian.reshape(-1, len(self.weights)) @ self.weights).reshape(len(x), -1, len(self.bias))
+        return ACTIVATIONS[self.activation](before), jacobian * SLOPES[self.activation](before)[:, None]
+
+    def parts(self):
+        """What is written to a file, name to array."""
+        return {field: np.asarray(part) for field, part in self._asdict().items()}
+
+    def keras_layers(self):
+        """A Keras layer that does the same, with weights of its own."""
+        layer = keras.layers.Dense(len(self.bias), activation=self.activation)
+        layer.build((None, len(self.weights)))
+        layer.set_weights([self.weights, self.bias])
+        return [layer]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """Layers in a row that are not dense, run by Keras.
+
+    Attributes
+    ----------
+    config : str
+        JSON: the number of inputs, and the class and options of each layer, plain values all of them.
+    arrays : tuple of float32 arrays
+        Their weights, in Keras's order.
+    """
+
+    config: str
+    arrays: tuple
+
+    def __call__(self, x):
+        return self._model(x).numpy()
+
+    def carry(self, x, jacobian):
+        """As `Layer.carry`, by forward-mode differentiation: each row of a Jacobian is a direction of its own."""
+        directions = jacobian.shape[1]
+        inputs = tf.constant(np.repeat(x, directions, axis=0))
+        with tf.autodiff.ForwardAccumulator(inputs, tf.constant(jacobian.reshape(inputs.shape))) as forward:
+            outputs = self._model(inputs)
+        jacobian = forward.jvp(outputs).numpy().reshape(len(x), directions, -1)
+        return outputs.numpy()[::directions], jacobian
+
+    def parts(self):
+        """As `Layer.parts`."""
+        return {"config": np.array(self.config)} | {f"array_{i}": array for i, array in enumerate(self.arrays)}
+
+    def keras_layers(self):
+        """Keras layers that do the same, with weights of their own."""
+        config = json.loads(self.config)
+        layers = [_plain_layer(name, options) for name, options in config["layers"]]
+        model = keras.Sequential([keras.Input((config["inputs"],)), *layers])
+        model.set_weights(self.arrays)
+        return layers
+
+    @cached_property
+    def _model(self):
+        return keras.Sequential(self.keras_layers())
 
 
 class Bins(NamedTuple):
@@ -89,9 +166,9 @@ class Codec:
 
     Attributes
     ----------
-    encoder : tuple of Layer
+    encoder : tuple of Layer and Network
         Images, float32 (n, 784) in [0, 1], to coordinates, float32 (n, d) with training mean 0.
-    decoder : tuple of Layer
+    decoder : tuple of Layer and Network, the first one a Layer
         Coordinates to images. If its first layer has d + 1 inputs, the last one is the logarithm of the step.
     first : int32 array, shape (d,)
         The cell that holds the smallest training coordinate: floor(coordinate / CELL).
@@ -165,7 +242,8 @@ class Codec:
 
     def receiver_bytes(self):
         """What a receiver needs before any stream, as bytes: the decoder's float32 weights, and the counts."""
-        weights = b"".join(layer.weights.tobytes() + layer.bias.tobytes() for layer in self.decoder)
+        parts = [part for stage in self.decoder for part in stage.parts().values()]
+        weights = b"".join(part.tobytes() for part in parts if part.dtype == np.float32)
         return weights, self.first.tobytes() + self.counts.tobytes()
 
     def save(self, path):
@@ -175,8 +253,8 @@ class Codec:
     def _arrays(self):
         arrays = {"version": np.array(VERSION), "cell": np.array(CELL), "rounding": np.array(self.rounding)}
         for half in ("encoder", "decoder"):
-            for number, layer in enumerate(getattr(self, half)):
-                arrays |= {f"{half}.{number}.{field}": np.asarray(part) for field, part in layer._asdict().items()}
+            for number, stage in enumerate(getattr(self, half)):
+                arrays |= {f"{half}.{number}.{field}": part for field, part in stage.parts().items()}
         return arrays | {"first": self.first, "counts": self.counts}
 
     @cached_property
@@ -203,8 +281,9 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000)
 
     Parameters
     ----------
-    encoder, decoder : keras.Model
-        Dense layers with linear, ReLU or sigmoid activation.
+    encoder, decoder : keras.Model, (n, 784) → (n, d) and (n, d) → (n, 784)
+        Layers in a row, as the builders of `ae_lib.models` make them: dense ones with linear, ReLU or sigmoid activation, and
+        those of `NETWORK_LAYERS`. The code of a `ae_lib.models.GaussianCode` is its mean.
     images : uint8 or float array, shape (n, 784)
         The training images, on whose codes everything is fitted.
     rounding : float, in (0, 0.5]
@@ -221,7 +300,7 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000)
     StudyError
         If a layer is of another kind, or a rounding is outside its range.
     """
-    inwards, outwards = _dense_layers(encoder), _dense_layers(decoder)
+    inwards, outwards = _stages(mean_encoder(encoder).layers), _stages(decoder.layers)
     codes = _through(inwards, as_flat_images(images))
     metric = _mean_metric(outwards, codes[:: max(1, len(codes) // metric_images)])
     mean, forward, backward = _klt(codes.astype("float64"), metric)
@@ -239,7 +318,7 @@ def tuned(codec, images, validation, settings, steps):
     Parameters
     ----------
     codec : Codec
-        As `from_autoencoder` made it.
+        As `from_autoencoder` made it of a decoder whose first layer is dense.
     images, validation : uint8 or float32 arrays, shape (n, 784)
     settings : ae_lib.training.Settings
     steps : (float, float)
@@ -249,22 +328,23 @@ def tuned(codec, images, validation, settings, steps):
     -------
     Codec, keras.callbacks.History
 
+    Raises
+    ------
+    StudyError
+        If the decoder's first layer is not dense, so that there is no place for the step.
+
     References
     ----------
     One decoder for many rates that is told the rate: Choi, El-Khamy and Lee, "Variable rate deep image compression with a
     conditional autoencoder", ICCV 2019.
     """
     encoder = _keras_layers(codec.encoder, trainable=False)
-    # The first layer takes in the way back to codes, which `from_autoencoder` put before it.
-    back, first, *rest = codec.decoder
-    weights = np.vstack([back.weights @ first.weights, np.zeros(len(first.bias))])
-    decoder = _keras_layers([_layer(weights, back.bias @ first.weights + first.bias, first.activation), *rest])
-    inputs = keras.Input((len(codec.encoder[0].weights),))
+    decoder = _keras_layers(_told_the_step(codec.decoder))
+    inputs = keras.Input((PIXELS,))
     outputs = keras.Sequential([*encoder, _RandomStep(steps, codec.rounding, settings.seed), *decoder])(inputs)
     model = keras.Model(inputs, outputs)
     history = fit(model, images, validation, settings)
-    layers = tuple(_layer(*map(np.asarray, layer.get_weights()), layer.activation.__name__) for layer in decoder)
-    return replace(codec, decoder=layers), history
+    return replace(codec, decoder=_stages(decoder)), history
 
 
 def from_pca(pca, images, rounding=0.5, gain=1.0):
@@ -287,7 +367,7 @@ def load(path):
             raise StudyError(
                 f"{path} holds a codec of version {arrays['version']}; expected version {VERSION}: fit the codec again."
             )
-        halves = [_read_layers(arrays, half) for half in ("encoder", "decoder")]
+        halves = [_read_stages(arrays, half) for half in ("encoder", "decoder")]
         return Codec(*halves, arrays["first"], arrays["counts"], float(arrays["rounding"]))
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile, zipfile.zlib.error) as error:
         raise StudyError(
@@ -446,24 +526,78 @@ def _layer(weights, bias, activation):
     return Layer(np.ascontiguousarray(weights, "float32"), np.asarray(bias, "float32"), activation)
 
 
-def _dense_layers(model):
-    layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
-    for layer in layers:
-        if type(layer).__name__ != "Dense" or layer.activation.__name__ not in ACTIVATIONS:
-            raise StudyError(
-                f"The {model.name} has a layer {layer.name!r} of type {type(layer).__name__}; expected dense layers with one of "
-                f"the activations {', '.join(ACTIVATIONS)}: the codec is not made for other networks."
-            )
-    return tuple(_layer(*map(np.asarray, layer.get_weights()), layer.activation.__name__) for layer in layers)
+def _stages(layers):
+    """Dense layers become `Layer`, runs of others `Network`."""
+    stages = []
+    kept = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
+    for is_dense, run in itertools.groupby(kept, key=lambda layer: isinstance(layer, keras.layers.Dense)):
+        together = list(run)
+        stages += map(_dense, together) if is_dense else [_network(together)]
+    return tuple(stages)
 
 
-def _keras_layers(layers, trainable=True):
-    made = []
-    for weights, bias, activation in layers:
-        made.append(keras.layers.Dense(len(bias), activation=activation, trainable=trainable))
-        made[-1].build((None, len(weights)))
-        made[-1].set_weights([weights, bias])
+def _dense(layer):
+    if layer.activation.__name__ not in ACTIVATIONS or not layer.use_bias:
+        raise _not_for(layer)
+    return _layer(*map(np.asarray, layer.get_weights()), layer.activation.__name__)
+
+
+def _network(layers):
+    if len(layers[0].input.shape) != 2:
+        raise StudyError(
+            f"The layer {layers[0].name!r} takes arrays of shape {layers[0].input.shape}; expected rows of numbers, as all models "
+            "of this study take and give them: put a Reshape before it."
+        )
+    config = {"inputs": math.prod(layers[0].input.shape[1:]), "layers": [_plain(layer) for layer in layers]}
+    arrays = [np.asarray(array, "float32") for layer in layers for array in layer.get_weights()]
+    return Network(json.dumps(config, sort_keys=True), tuple(arrays))
+
+
+def _plain(layer):
+    """Class and options of a layer; what is left out is its name and what only training uses."""
+    name, options = type(layer).__name__, layer.get_config()
+    if name not in NETWORK_LAYERS or options.get("activation", "linear") not in ACTIVATIONS:
+        raise _not_for(layer)
+    return name, {key: value for key, value in options.items() if key not in ("name", "trainable") and _is_plain(value)}
+
+
+def _is_plain(value):
+    return isinstance(value, bool | int | float | str) or (
+        isinstance(value, list | tuple) and all(map(_is_plain, value))
+    )
+
+
+def _plain_layer(name, options):
+    # A file may come from anywhere: nothing that Keras would look up, import or run is taken from it.
+    if name not in NETWORK_LAYERS or not all(map(_is_plain, options.values())):
+        raise ValueError(f"a layer {name!r} with options {options}")
+    return getattr(keras.layers, name)(**options)
+
+
+def _not_for(layer):
+    return StudyError(
+        f"The layer {layer.name!r} is of type {type(layer).__name__}; expected Dense, {' or '.join(NETWORK_LAYERS)}, with one of the "
+        f"activations {', '.join(ACTIVATIONS)} and biases: the codec is not made for other networks."
+    )
+
+
+def _keras_layers(stages, trainable=True):
+    made = [layer for stage in stages for layer in stage.keras_layers()]
+    for layer in made:
+        layer.trainable = trainable
     return made
+
+
+def _told_the_step(decoder):
+    """The decoder with one more input, of which it makes nothing as yet."""
+    back, first, *rest = decoder
+    if not isinstance(first, Layer):
+        raise StudyError(
+            "The decoder's first layer is not dense; expected one that can be given the step: build it so."
+        )
+    # The first layer takes in the way back to codes, which `from_autoencoder` put before it.
+    weights = np.vstack([back.weights @ first.weights, np.zeros(len(first.bias))])
+    return _layer(weights, back.bias @ first.weights + first.bias, first.activation), *rest
 
 
 class _RandomStep(keras.layers.Layer):
@@ -480,25 +614,24 @@ class _RandomStep(keras.layers.Layer):
         return keras.ops.concatenate([rounded, log], axis=1)
 
 
-def _through(layers, x):
-    parts = [x[start : start + BATCH] for start in range(0, len(x), BATCH)]
-    for weights, bias, activation in layers:
-        parts = [ACTIVATIONS[activation](part @ weights + bias) for part in parts]
+def _through(stages, x):
+    parts = []
+    for start in range(0, len(x), BATCH):
+        part = x[start : start + BATCH]
+        for stage in stages:
+            part = stage(part)
+        parts.append(part)
     return np.concatenate(parts)
 
 
-def _mean_metric(layers, codes):
-    """Mean over codes of JᵀJ, J the Jacobian of the layers: the Jacobians are carried along, code by code."""
+def _mean_metric(stages, codes):
+    """Mean over codes of JᵀJ, J the Jacobian of the stages: the Jacobians are carried along, code by code."""
     total = 0
     for start in range(0, len(codes), 100):
         x = codes[start : start + 100]
         jacobian = np.broadcast_to(np.eye(codes.shape[1], dtype="float32"), (len(x), codes.shape[1], codes.shape[1]))
-        for weights, bias, activation in layers:
-            before = x @ weights + bias
-            # One large product; a hundred small ones take far longer.
-            jacobian = (jacobian.reshape(-1, len(weights)) @ weights).reshape(len(x), -1, len(bias))
-            jacobian = jacobian * SLOPES[activation](before)[:, None]
-            x = ACTIVATIONS[activation](before)
+        for stage in stages:
+            x, jacobian = stage.carry(x, jacobian)
         flat = jacobian.swapaxes(0, 1).reshape(codes.shape[1], -1)
         total = total + (flat @ flat.T).astype("float64")
     return total / len(codes)
@@ -596,7 +729,17 @@ def _checked(stream, codec):
     return step, count, payload
 
 
-def _read_layers(arrays, half):
-    count = len([name for name in arrays if name.startswith(f"{half}.") and name.endswith(".weights")])
-    layers = [[arrays[f"{half}.{number}.{field}"] for field in Layer._fields] for number in range(count)]
-    return tuple(Layer(weights, bias, str(activation)) for weights, bias, activation in layers)
+def _read_stages(arrays, half):
+    stages = []
+    while any(name.startswith(f"{half}.{len(stages)}.") for name in arrays):
+        prefix = f"{half}.{len(stages)}."
+        stages.append(_read_stage({n.removeprefix(prefix): part for n, part in arrays.items() if n.startswith(prefix)}))
+    return tuple(stages)
+
+
+def _read_stage(parts):
+    if "config" not in parts:
+        return Layer(parts["weights"], parts["bias"], str(parts["activation"]))
+    network = Network(str(parts["config"]), tuple(parts[f"array_{i}"] for i in range(len(parts) - 1)))
+    network.keras_layers()  # which fails now, if ever
+    return network

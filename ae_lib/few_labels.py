@@ -2,14 +2,13 @@
 
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
-from ae_lib.metrics import Interval
+from ae_lib.metrics import student_interval
+from ae_lib.training import compiler_for
 
 import keras
 import numpy as np
 import scipy.sparse
 import tensorflow as tf
-from scipy.stats import sem
-from scipy.stats import t as student
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
@@ -201,9 +200,7 @@ def t_interval(values):
     -------
     ae_lib.metrics.Interval
     """
-    mean, error = np.mean(values), sem(values)
-    half = error * student.ppf(0.975, len(values) - 1)
-    return Interval(float(mean), float(mean - half), float(mean + half))
+    return student_interval(np.mean(values), np.std(values, ddof=1), len(values))
 
 
 def fewer_errors(first, second):
@@ -241,6 +238,7 @@ class Trainer:
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self.optimizer.build(model.trainable_variables)
         self.unused_state = [variable.numpy() for variable in self.optimizer.variables]
+        self._all_steps = tf.function(self._steps, jit_compile=compiler_for(model) == "xla")
 
     def train(self, weights, chosen, seed):
         """Train from the given weights on the chosen images, and on no other.
@@ -267,8 +265,7 @@ class Trainer:
         batches = np.concatenate(passes)[:count].reshape(self.steps, self.batch_size)
         return float(self._all_steps(tf.constant(batches, tf.int32))) / max(1, self.steps // 10)
 
-    @tf.function(jit_compile=True)
-    def _all_steps(self, batches):
+    def _steps(self, batches):
         def step(i, total):
             x, y = tf.gather(self.pixels, batches[i]), tf.gather(self.labels, batches[i])
             with tf.GradientTape() as tape:

@@ -14,6 +14,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 
 DPI = 110
 STYLES = [  # each with a line style and a marker of its own
@@ -37,6 +39,7 @@ LOOK = {
 # The ten of Tol's "muted" scheme ("Colour schemes", SRON technical note, 2021): told apart by the colour-blind.
 CLASSES = ["#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777"]
 MARKERS = "os^Dv"
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue; ITU-R BT.709
 SIGNED = "cividis"  # its lightness rises throughout, so that the sign survives grey-scale print
 
 
@@ -438,4 +441,151 @@ def learning_curves(curves, caption, xlabel, ylabel):
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_locator(mpl.ticker.NullLocator())
     _legend_above(axes, ncols=3)
+    return figure
+
+
+@_styled
+def interval_rows(panels, caption, log=()):
+    """Values with their intervals, one row per model and one panel per measure; rows read from top to bottom.
+
+    Parameters
+    ----------
+    panels : dict
+        Measure, with its unit, to a dict of labels to a pandas.DataFrame with columns mean, low, high and the models as index,
+        the same in all. A value without ends has no bar; a model without any value in a panel is marked as not measured.
+    caption : str
+    log : collection of str
+        The measures whose axis is logarithmic.
+    """
+    series = next(iter(panels.values()))
+    names = list(next(iter(series.values())).index)
+    height = 0.24 * len(names) + 0.8 + 0.3 * (len(series) > 1)
+    figure = _figure(caption, height=height)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (measure, tables) in zip(grid, panels.items(), strict=True):
+        for i, ((label, table), style) in enumerate(zip(tables.items(), STYLES, strict=False)):
+            y = np.arange(len(names)) + 0.26 * (i - (len(tables) - 1) / 2)
+            error = [table["mean"] - table["low"], table["high"] - table["mean"]]
+            look = {**style, "linestyle": "none", "capsize": 2.5, "markersize": 4.5}
+            axes.errorbar(table["mean"], y, xerr=error, label=label, **look)
+        axes.set_xscale("log" if measure in log else "linear")
+        axes.set_xlabel(measure)
+        axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        _few_ticks(axes)
+        for row in np.flatnonzero(np.all([table["mean"].isna() for table in tables.values()], axis=0)):
+            place = {"transform": axes.get_yaxis_transform(), "ha": "center", "va": "center"}
+            axes.text(0.5, row, "not measured", fontsize=8, color="#777777", backgroundcolor="white", **place)
+    grid[0].set_yticks(range(len(names)), names)
+    grid[0].set_ylim(len(names) - 0.5, -0.5)
+    if len(series) > 1:
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(series))
+    return figure
+
+
+def _few_ticks(axes):
+    axis = axes.xaxis
+    if axes.get_xscale() == "log":
+        low, high = axes.get_xlim()
+        steps = (1,) if high / low > 1000 else (1, 3) if high / low > 40 else (1, 2, 5)
+        axis.set_major_locator(mpl.ticker.LogLocator(subs=steps) if high / low > 8 else mpl.ticker.MaxNLocator(3))
+        axis.set_major_formatter("{x:g}" if high < 1e4 else mpl.ticker.EngFormatter(sep=""))
+        axis.set_minor_locator(mpl.ticker.NullLocator())
+    else:
+        axis.set_major_locator(mpl.ticker.MaxNLocator(4))
+
+
+@_styled
+def labelled_points(panels, caption, ylabel):
+    """Errors by what they cost, a point and its name for each model; both axes are logarithmic.
+
+    Parameters
+    ----------
+    panels : dict
+        Cost, with its unit, to a pandas.DataFrame with columns cost, mean, low, high and front (whether no other point is
+        below and to the left) and the models as index. Points on the front are filled and joined.
+    caption, ylabel : str
+    """
+    figure = _figure(caption, height=3.6)
+    figure.get_layout_engine().set(wspace=0.08)  # names may stand out a little
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (cost, table) in zip(grid, panels.items(), strict=True):
+        error = [table["mean"] - table["low"], table["high"] - table["mean"]]
+        colours = np.where(table["front"], STYLES[0]["color"], STYLES[1]["color"])
+        axes.errorbar(table["cost"], table["mean"], error, linestyle="none", ecolor="#999999", capsize=2.5, zorder=1)
+        filled = np.where(table["front"], colours, "white")
+        axes.scatter(table["cost"], table["mean"], 34, filled, edgecolors=colours, linewidths=1.5, zorder=3)
+        best = table[table["front"]].sort_values("cost")
+        axes.plot(best["cost"], best["mean"], color=STYLES[0]["color"], linewidth=1, zorder=2)
+        axes.set(xlabel=cost, xscale="log", yscale="log")
+        axes.margins(x=0.15, y=0.14)
+        _few_ticks(axes)
+        axes.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+    grid[0].set_ylabel(ylabel)
+    figure.draw_without_rendering()  # places depend on the layout, labels on the places
+    for axes, table in zip(grid, panels.values(), strict=True):
+        _name_points(axes, table)
+    return figure
+
+
+def _name_points(axes, table):
+    """Put each name beside its point, at the first of several places that covers no point and no other name."""
+    shown = table.dropna(subset=["cost", "mean"])
+    places = shown[["cost", "mean"]].to_numpy("float64")
+    taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(places)]
+    sides = [(7, 0, "left"), (-7, 0, "right"), (0, 11, "center"), (0, -11, "center")]
+    sides += [(side, up, "left" if side > 0 else "right") for up in (10, -10, 20, -20) for side in (7, -7)]
+    look = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+    look["arrowprops"] = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0}  # seen if it is far
+    for name, place in zip(shown.index, places, strict=True):
+        text = axes.annotate(name, place, (7, 0), **look, path_effects=[withStroke(linewidth=3, foreground="white")])
+
+        def covered(side, text=text):
+            text.set(position=side[:2], ha=side[2])
+            return _covered(Text.get_window_extent(text), taken, axes.get_window_extent().padded(40, 0))
+
+        covered(min(sides, key=covered))
+        taken.append(Text.get_window_extent(text))  # an Annotation's own would count the line to its point
+
+
+def _covered(box, others, frame):
+    outside = not (frame.contains(*box.min) and frame.contains(*box.max))
+    return sum(box.overlaps(other) for other in others) + outside
+
+
+@_styled
+def rank_matrix(ranks, level, caption):
+    """Ranks of models under measures, as numbers on shades: the darker, the better.
+
+    Parameters
+    ----------
+    ranks : pandas.DataFrame
+        One row per model, one column per measure; 1 is the best, NaN is not measured.
+    level : pandas.DataFrame of bool
+        Of the same form: who is not told apart from the best. Its number is set in brackets.
+    caption : str
+    """
+    figure = _figure(caption, height=0.3 * len(ranks) + 0.9)
+    axes = figure.subplots()
+    scale = {"vmin": 0, "vmax": 1.1 * np.nanmax(ranks.to_numpy())}
+    image = axes.imshow(ranks, cmap="Blues_r", aspect="auto", interpolation="nearest", **scale)
+    for (i, j), rank in np.ndenumerate(ranks.to_numpy()):
+        text = "–" if np.isnan(rank) else f"({rank:.0f})" if level.iloc[i, j] and rank > 1 else f"{rank:.0f}"
+        dark = np.dot(image.cmap(image.norm(rank))[:3], LUMINANCE) < 0.45
+        axes.text(
+            j,
+            i,
+            text,
+            ha="center",
+            va="center",
+            color="white" if dark else "#222222",
+            fontweight="bold" if rank == 1 else None,
+        )
+    axes.set_xticks(range(ranks.shape[1]), [textwrap.fill(name, 10) for name in ranks.columns], fontsize=9)
+    axes.set_yticks(range(len(ranks)), ranks.index)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     return figure

@@ -246,18 +246,32 @@ def _composed(encoder, decoder):
 
 
 def anew(autoencoder):
-    """An autoencoder of the same layers with initial weights of its own, which follow `keras.utils.set_random_seed`."""
+    """Build an autoencoder of the same layers with initial weights of its own.
+
+    Parameters
+    ----------
+    autoencoder : keras.Model, as the builders of this module make them
+
+    Returns
+    -------
+    keras.Model
+        Not compiled. Its weights follow `keras.utils.set_random_seed`, as those of the builders do: a dense one is the very
+        network that `dense_autoencoder` gives under that seed; others draw theirs in another order than their builders.
+    """
     encoder = halves(autoencoder).encoder
-    if not _all_dense(autoencoder):
+    if not _all_of(autoencoder, layers.Dense):
         return keras.models.clone_model(autoencoder)
-    # A clone draws its initial weights in another order; built, it is the network that its seed gives everywhere else.
     hidden = [layer.units for layer in encoder.layers[1:-1]]
     return dense_autoencoder(encoder.input_shape[1], hidden, encoder.output_shape[1]).autoencoder
 
 
-def _all_dense(autoencoder):
+def _inner_layers(autoencoder):
     both = [layer for half in halves(autoencoder)[1:] for layer in half.layers]
-    return all(isinstance(layer, layers.Dense | layers.InputLayer) for layer in both)
+    return [layer for layer in both if not isinstance(layer, layers.InputLayer)]
+
+
+def _all_of(autoencoder, kinds):
+    return all(isinstance(layer, kinds) for layer in _inner_layers(autoencoder))
 
 
 def last_hidden(encoder):
@@ -266,18 +280,41 @@ def last_hidden(encoder):
     return keras.Model(encoder.input, [layer for layer in encoder.layers if layer.name not in names][-1].output)
 
 
+def mean_encoder(encoder):
+    """An encoder that gives the mean of a code in training as well, which a classifier can be trained on.
+
+    Parameters
+    ----------
+    encoder : keras.Model, (n, 784) → (n, latent_dim)
+
+    Returns
+    -------
+    keras.Model, (n, 784) → (n, latent_dim)
+        The encoder itself, unless it ends in a `GaussianCode`. Then a dense layer takes the place of the last two: the half
+        of ``posterior`` that gives the mean. The hidden layers are shared, and the codes equal up to rounding.
+    """
+    if not isinstance(encoder.layers[-1], GaussianCode):
+        return encoder
+    (posterior, code), latent_dim = encoder.layers[-2:], encoder.output_shape[1]
+    mean = layers.Dense(latent_dim, activation=posterior.activation, name=code.name)
+    model = keras.Model(encoder.input, mean(posterior.input), name=encoder.name)
+    mean.set_weights([part[..., :latent_dim] for part in posterior.get_weights()])
+    return model
+
+
 def stacked(autoencoders):
     """Put k autoencoders of one kind side by side, so that they are trained in one go, each on its own images.
 
     They share nothing: the gradient of each depends on its own images only. The loss is the mean over all k, so each
     gradient is k times smaller than it would be alone; Adam divides by the gradient's size and takes notice of that only
-    through its epsilon. Dense ones become layers of k matrices each, which are one product; others become branches.
+    through its epsilon. Fully connected ones, variational ones included, become layers of k matrices each, which are one
+    product; others become branches.
 
     Parameters
     ----------
     autoencoders : sequence of k keras.Model, as the builders of this module make them
-        Their weights are the initial ones. Dense ones are copied; others are taken as they are, and the weights of their
-        divergences, if they have any, are divided by k.
+        Their weights are the initial ones. Those of fully connected ones are copied; others are taken as they are, and the
+        weights of their divergences, if they have any, are divided by k.
 
     Returns
     -------
@@ -289,21 +326,33 @@ def stacked(autoencoders):
     StudyError
         If the autoencoders have different layers.
     """
-    if not all(map(_all_dense, autoencoders)):
-        return _branches(autoencoders)
     tables = [layer_table(model) for model in autoencoders]
-    if any(table != tables[0] for table in tables):
+    shapes = [[weights.shape for weights in model.get_weights()] for model in autoencoders]
+    if any(alike != (tables[0], shapes[0]) for alike in zip(tables, shapes, strict=True)):
         raise StudyError("The autoencoders have different layers; expected the same units in each: build them alike.")
+    if not _all_of(autoencoders[0], (layers.Dense, GaussianCode)):
+        return _branches(autoencoders)
     k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
     images = x = keras.Input((k, input_dim), name="images")
-    for name, units, activation, _ in tables[0]:
-        x = layers.EinsumDense(
-            "nki,kio->nko", (k, units), bias_axes="ko", activation=activation, name=name, kernel_initializer="zeros"
-        )(x)
+    for layer in _inner_layers(autoencoders[0]):
+        # The mean of a divergence is over the images of all k, and so is 1 / k of each.
+        alike = GaussianCode(layer.weight, name=layer.name) if isinstance(layer, GaussianCode) else _matrices(k, layer)
+        x = alike(x)
     model = keras.Model(images, x, name="stacked")
     weights = zip(*(autoencoder.get_weights() for autoencoder in autoencoders), strict=True)
     model.set_weights([np.stack(one) for one in weights])
     return model
+
+
+def _matrices(k, dense):
+    return layers.EinsumDense(
+        "nki,kio->nko",
+        (k, dense.units),
+        bias_axes="ko",
+        activation=dense.activation,
+        name=dense.name,
+        kernel_initializer="zeros",
+    )
 
 
 def _branches(autoencoders):

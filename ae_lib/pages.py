@@ -47,19 +47,23 @@ def results_table(metrics):
 
     Returns
     -------
-    models : list of str
-        Those that have a test MSE: the autoencoders, then the baselines.
-    rows : list of (str, str, list of Interval or None)
-        A score, its name with its unit, and its value for each model.
+    list of (str, int or None, list of Interval or None)
+        Each model that has a test MSE, autoencoders before baselines; the size of its code; its values in the order of
+        `SCORES`.
     """
     models = [name.split(".")[0] for name in metrics if name.endswith(".test.mse")]
-    models.sort(key=lambda model: (BASELINES.index(model) if model in BASELINES else -1, model))
+    order = [*runs.MODELS, *sorted(set(models) - {*runs.MODELS, *BASELINES}), *BASELINES]
 
     def value(model, score):
         key = f"{model}.test.{score}"
-        return Interval(*(metrics[f"{key}{end}"] for end in ("", ".low", ".high"))) if f"{key}.low" in metrics else None
+        return Interval.from_metrics(metrics, key) if f"{key}.low" in metrics else None
 
-    return models, [(score, label, [value(model, score) for model in models]) for score, label in SCORES.items()]
+    def size(model):
+        key = f"{model}.code_size"
+        return int(metrics[key]) if key in metrics else None
+
+    models.sort(key=order.index)
+    return [(model, size(model), [value(model, score) for score in SCORES]) for model in models]
 
 
 def write_front_page(folder, profile, fallback):
@@ -70,10 +74,10 @@ def write_front_page(folder, profile, fallback):
     comparison = runs.Comparison(dict.fromkeys(reference, float("nan")) | metrics, reference)
     claims = [c for path in sorted((folder / "artifacts").glob("*.claims.json")) for c in runs.read_json(path)]
     titles = {name: heading(nbformat.read(folder / f"{name}.ipynb", 4)) for name in notebooks(profile)}
-    models, rows = results_table(metrics)
+    judged = run["parameters"].get("03_evaluate", {}).get("model", "dense")  # whose verdicts these are
     body = TEMPLATES.get_template("front.html.j2").render(
-        profile=profile, run=run, titles=titles, models=models, rows=rows, fallback=fallback, verdicts=verdicts,
-        claims=claims, comparison=comparison, floor=metrics.get("data.test.entropy_floor"), total=sum(run["seconds"].values()),
+        profile=profile, run=run, titles=titles, scores=SCORES, rows=results_table(metrics), fallback=fallback,
+        judged=judged, verdicts=verdicts, claims=claims, comparison=comparison, floor=metrics.get("data.test.entropy_floor"), total=sum(run["seconds"].values()),
     )  # fmt: skip
     page = TEMPLATES.get_template("page.html.j2").render(
         title="Autoencoders on MNIST: a reference study",

@@ -13,16 +13,58 @@ SHARED = "all"  # the section of a profile whose parameters go to every notebook
 TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list}
 
 
-def notebooks(profile="mnist"):
-    """The notebooks of a profile (a name) in reading order, each with those whose results it reads.
+def notebooks(profile="mnist", parameters=None):
+    """The notebooks of a profile (a name) in an order in which they can be executed, each with those that it reads from.
 
-    Taken from the scripts themselves: their names, what they say to `ae_lib.runs.Run.artifact` as ``made_by``, and
-    their parameter ``profile``. One that is not ``"mnist"`` by default belongs to that profile, which has no others.
+    Taken from the scripts themselves: their names; what they say to `ae_lib.runs.Run.artifact` as ``made_by``; the model that
+    they ask of `ae_lib.runs.Run.trained`; and their parameter ``profile``. One that is not ``"mnist"`` by default belongs to
+    that profile, which has no others.
+
+    Parameters
+    ----------
+    profile : str
+    parameters : dict, optional
+        As `load_profile` gives them: with another ``model``, a notebook needs another one before it, and the order is no
+        longer that of reading. By default the notebooks' own.
+
+    Returns
+    -------
+    dict
+        Name to a set of names.
+
+    Raises
+    ------
+    StudyError
+        If a notebook needs one that there is not, or that needs it in turn.
     """
     texts = {s.stem: s.read_text(encoding="utf-8") for s in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
     home = {name: re.search(r'^profile: str = "(\w+)"', text, re.M)[1] for name, text in texts.items()}
     own = profile if profile in home.values() else "mnist"
-    return {name: set(re.findall(r'made_by="(\w+)"', text)) for name, text in texts.items() if home[name] == own}
+    given = parameters or {}
+    return _in_order({n: _needs(text, given.get(n, {})) for n, text in texts.items() if home[n] == own})
+
+
+def _needs(script, parameters):
+    needs = set(re.findall(r'made_by="(\w+)"', script))
+    if "run.trained(model)" in script:
+        model = parameters.get("model") or re.search(r'^model: str = "(\w+)"', script, re.M)[1]
+        needs.add(runs.model_file(model)[1])
+    return needs
+
+
+def _in_order(needs):
+    ordered = {}
+    while len(ordered) < len(needs):
+        left = {name: those - ordered.keys() for name, those in needs.items() if name not in ordered}
+        ready = next((name for name, those in left.items() if not those), None)
+        if ready is None:
+            name, those = next(iter(left.items()))
+            raise StudyError(
+                f"{name} needs {' and '.join(sorted(those))}, which cannot be executed before it; expected notebooks that do "
+                "not wait for each other: choose another model."
+            )
+        ordered[ready] = needs[ready]
+    return ordered
 
 
 def read_notebook(name):
@@ -125,6 +167,10 @@ def _check_parameter(file, section, name, value, known):
         raise StudyError(
             f"{file} sets {name} in section {section} to {value!r}, which is {type(value).__name__}; "
             f"expected {kind}{hint}."
+        )
+    if name == "model" and value not in runs.MODELS:
+        raise StudyError(
+            f"{file} sets model in section {section} to {value!r}; expected one of {', '.join(runs.MODELS)}."
         )
     if name == "seed" and value < 0:
         raise StudyError(f"{file} sets seed in section {section} to {value}; expected a whole number of at least 0.")

@@ -1,6 +1,6 @@
 """From a profile to a report: which notebooks are out of date, their execution, the pages.
 
-``python -m ae_lib.report [PROFILE] [--jobs N]``; ``make report`` calls it.
+``python -m ae_lib.report [PROFILE] [--jobs N] [--without NOTEBOOK …]``; ``make report`` calls it.
 """
 
 import argparse
@@ -40,6 +40,30 @@ def choose_profile():
     return "mnist", None
 
 
+def left_out(needs, without):
+    """The notebooks that are left out with those of ``without``, since they read from them; these included.
+
+    Parameters
+    ----------
+    needs : dict
+        Notebooks in reading order, with those that they need.
+    without : sequence of str
+
+    Raises
+    ------
+    StudyError
+        If one of ``without`` is no notebook.
+    """
+    for name in without:
+        if name not in needs:
+            raise StudyError(f"There is no notebook {name!r} to leave out; expected one of {', '.join(needs)}.")
+    left = set()
+    for name, needed in needs.items():
+        if name in without or needed & left:
+            left.add(name)
+    return left
+
+
 def is_newer(target, sources):
     """Whether a file exists and is at least as new as all of ``sources``."""
     return target.is_file() and target.stat().st_mtime >= max(source.stat().st_mtime for source in sources)
@@ -53,10 +77,13 @@ def out_of_date(profile, parameters, folder):
     """
     library = [p for p in Path(__file__).parent.glob("*.py") if p.name not in NOT_FOR_NOTEBOOKS]
     stale = []
-    for name, needs in notebooks(folder.name).items():
+    for name, needs in notebooks(folder.name, parameters).items():
         executed, own = folder / f"{name}.ipynb", folder / "artifacts" / f"{name}.metrics.json"
+        script = FOLDER / f"{name}.py"
         optional = [runs.PROJECT / "requirements.lock", data.local_file(parameters[name].get("dataset", ""))]
-        sources = [FOLDER / f"{name}.py", profile_file(profile), *library, *(p for p in optional if p and p.is_file())]
+        if "runs.reference(" in script.read_text(encoding="utf-8"):  # it shows what is published
+            optional.append(runs.REFERENCE / f"{folder.name}.json")
+        sources = [script, profile_file(profile), *library, *(p for p in optional if p and p.is_file())]
         earlier = [folder / f"{need}.ipynb" for need in needs]
         fresh = (
             not any(need in stale for need in needs)
@@ -249,8 +276,8 @@ def write_run_json(folder, profile):
         runs.write_json(folder / "run.json", content)
 
 
-def run(profile, jobs=1, fallback=None):
-    """Bring ``reports/<profile>/`` up to date and return its front page.
+def run(profile, jobs=1, fallback=None, without=()):
+    """Bring ``reports/<profile>/`` up to date and return its front page, or its metrics if there are no pages.
 
     Parameters
     ----------
@@ -260,6 +287,8 @@ def run(profile, jobs=1, fallback=None):
         How many notebooks may run side by side.
     fallback : str, optional
         Why this profile was taken instead of ``mnist``; stands on the front page.
+    without : sequence of str, optional
+        Notebooks to leave out, with those that need them. Then there are metrics, but no pages, which are of a whole run.
 
     Returns
     -------
@@ -271,11 +300,16 @@ def run(profile, jobs=1, fallback=None):
         Before anything runs, for a mistake in the profile or a folder in use; afterwards, for a notebook that failed.
     """
     parameters, name = load_profile(profile), profile_file(profile).stem
+    left = left_out(notebooks(name, parameters), without)
     with runs.only_run(name) as folder:
         _remove_leftovers(folder)
-        stale = out_of_date(profile, parameters, folder)
+        stale = [notebook for notebook in out_of_date(profile, parameters, folder) if notebook not in left]
         if stale:
-            execute_all({n: needs for n, needs in notebooks(name).items() if n in stale}, parameters, folder, jobs)
+            needs = notebooks(name, parameters)
+            execute_all({notebook: needs[notebook] for notebook in stale}, parameters, folder, jobs)
+        if left:
+            say(f"reports/{name} has no pages of this run, which left out {', '.join(sorted(left))}")
+            return folder / "metrics.json"
         executed = [folder / f"{notebook}.ipynb" for notebook in parameters]
         if not is_newer(folder / "run.json", executed):
             write_run_json(folder, name)
@@ -326,13 +360,20 @@ def main(arguments=None):
     )
     parser.add_argument("profile", nargs="?", help="a name in notebooks/params/; by default mnist if it can be had")
     parser.add_argument("--jobs", type=int, default=1, help="notebooks that may run side by side")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="NOTEBOOK",
+        help="leave it out, with those that need it; no pages",
+    )
     options = parser.parse_args(arguments)
     make_folders_absolute()
     try:
         profile, fallback = (options.profile, None) if options.profile else choose_profile()
         if fallback:
             say(_notice(fallback))
-        front = run(profile, max(1, options.jobs), fallback)
+        front = run(profile, max(1, options.jobs), fallback, options.without)
         if fallback:
             say(_notice(fallback))
     except StudyError as error:

@@ -35,10 +35,29 @@ PACKAGES = (
     "jupytext",
 )
 
+# The trained models that notebooks may be given by their parameter ``model``: the file of each, and who makes it.
+MODELS = {
+    "dense": ("model.keras", "02_train"),
+    "scheduled": ("scheduled.keras", "09_train_convolutional"),
+    "wide": ("wide.keras", "09_train_convolutional"),
+    "conv": ("conv.keras", "09_train_convolutional"),
+    "conv30": ("conv30.keras", "09_train_convolutional"),
+    "denoising": ("denoising.keras", "09_train_convolutional"),
+    "denoising_conv": ("denoising_conv.keras", "09_train_convolutional"),
+    "vae": ("vae.keras", "10_train_variational"),
+}
+
 
 def reports_folder():
     """Where runs live: ``$AE_REPORTS_DIR``, or ``reports/`` of the project."""
     return Path(os.environ.get("AE_REPORTS_DIR") or PROJECT / "reports")
+
+
+def model_file(model):
+    """The file among a run's artifacts that holds a model of `MODELS`, and the notebook that makes it."""
+    if model not in MODELS:
+        raise StudyError(f"There is no model {model!r}; expected one of {', '.join(MODELS)}: change it.")
+    return MODELS[model]
 
 
 class Run:
@@ -78,6 +97,10 @@ class Run:
                 f"reports/{self.profile}/artifacts/{name} is missing; {self.notebook} needs it: run {made_by} first."
             )
         return path
+
+    def trained(self, model):
+        """Path of a trained model, by its name in `MODELS`; `StudyError` if there is no such model, or no file yet."""
+        return self.artifact(*model_file(model))
 
     def new_artifact(self, name):
         """Path to which this notebook writes a file called ``name``."""
@@ -130,12 +153,13 @@ class Comparison:
     """Measured metrics beside their reference values.
 
     Its representation is fixed text, so that a stored notebook can be compared to the letter; the measured numbers
-    are in `table`.
+    are in `table`. Durations are not in it: they belong to a machine.
     """
 
     def __init__(self, metrics, reference):
+        compared = {name: value for name, value in metrics.items() if not is_duration(name)}
         self.table = pd.DataFrame(
-            [(name, value, *_expected(name, reference)) for name, value in metrics.items()],
+            [(name, value, *_expected(name, reference)) for name, value in compared.items()],
             columns=["metric", "measured", "reference", "tolerance"],
         ).set_index("metric")
         distance = (self.table["measured"] - self.table["reference"]).abs()
@@ -167,8 +191,13 @@ def _expected(name, reference):
     return entry.get("value", float("nan")), entry.get("rtol", float("nan"))
 
 
+def is_duration(name):
+    """Whether a metric is a time: the last part of its name begins with ``seconds``."""
+    return name.rpartition(".")[2].startswith("seconds")
+
+
 def reference(profile):
-    """The published metrics of a profile, name to ``{"value", "rtol", "seeds", "spread"}``; empty if there are none."""
+    """The published metrics of a profile, name to what `ae_lib.reference.summarise` says of it; empty if there are none."""
     path = REFERENCE / f"{profile}.json"
     return read_json(path) if path.is_file() else {}
 

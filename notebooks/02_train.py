@@ -36,6 +36,8 @@ compiler: str = "auto"  # xla or none; auto takes XLA for a network without conv
 # ## Load the images
 
 # %%
+import time
+
 from ae_lib import data, figures, metrics, models, runs, training
 
 import keras
@@ -94,9 +96,11 @@ print("decoder(encoder(x)) equals autoencoder(x):", bool(abs(difference.numpy())
 # saves. The images stay bytes in memory and are divided by 255 batch by batch.
 
 # %% tags=["nbval-ignore-output"]
+begun = time.perf_counter()
 fitted = training.fit(
     model.autoencoder, images.pixels_train, images.pixels_val, settings, state_folder=run.folder / "state"
 )
+seconds = time.perf_counter() - begun  # after an interruption, those of the rest
 
 # %%
 history = pd.DataFrame(fitted.history, index=pd.RangeIndex(1, len(fitted.epoch) + 1, name="epoch"))
@@ -180,6 +184,9 @@ comparison = run.finish(
         "dense.train.bce": train_excess.mean + floors["loss"],
         "dense.val.bce": val_excess.mean + floors["val_loss"],
         "dense.val.excess_bce": val_excess.mean,
+        "dense.parameters": model.autoencoder.count_params(),
+        "dense.code_size": latent_dim,
+        "dense.train.seconds": seconds,
     }
 )
 comparison

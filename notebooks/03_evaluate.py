@@ -12,18 +12,18 @@
 # **What you will do.** Reconstruct the test images, measure the error in six ways, and put every number beside PCA with
 # as many components, beside the mean image, and beside the least error that is possible at all.
 #
-# **What you will learn.** How much of the quality comes from the network's non-linearity and how much any 32 numbers
-# would give; how sure one can be of a mean over 10,000 images.
+# **What you will learn.** How much of the quality comes from the network's non-linearity and how much as many linear
+# components would give; how sure one can be of a mean over the test images.
 #
-# **What you need.** The model of `02_train`. **Time.** About 40 seconds on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** About 40 seconds on two cores.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap and of the images shown
 
 # %% [markdown]
@@ -38,7 +38,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 run = runs.Run(profile, "03_evaluate")
-autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
 encoder.input_shape, encoder.output_shape
 

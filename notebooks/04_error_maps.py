@@ -15,15 +15,15 @@
 # **What you will learn.** To take a mean apart. The same MSE can be a slight blur everywhere or a few failures; these
 # maps tell which, beside what PCA does with as many numbers.
 #
-# **What you need.** The model of `02_train`. **Time.** About 40 seconds on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** About 40 seconds on two cores.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap
 tail: float = 0.01  # the share of images called the tail; 0.05 for a milder one
 
@@ -40,7 +40,7 @@ from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 
 run = runs.Run(profile, "04_error_maps")
-autoencoder, encoder, _ = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+autoencoder, encoder, _ = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
 
 # %%

@@ -16,15 +16,16 @@
 # number stands PCA with as many components, and where it makes sense the raw pixels; where PCA wins, the notebook
 # shows why.
 #
-# **What you need.** The model of `02_train`. **Time.** About 90 seconds on two cores, half of it for t-SNE.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** About 90 seconds on two cores, half of it for
+# t-SNE.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap, of t-SNE, and of the images and pairs drawn
 
 # Maps
@@ -66,7 +67,7 @@ from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
 run = runs.Run(profile, "05_explore_latent_space")
-autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
 encoder.input_shape, encoder.output_shape
 
@@ -351,17 +352,18 @@ pd.DataFrame(accuracy).rename(columns=label).rename_axis(columns=title)
 #
 # PCA's codes come with a scale: each axis is as long as its part in the image, so that distances between codes are
 # distances between reconstructions. The autoencoder's do not: any invertible linear map of its code can be undone in the
-# decoder's first layer at no loss. Two experiments, on validation images. Take the scale away from both (whitening: every
+# decoder's first layer at no loss. (A variational autoencoder has a scale, that of its prior, which is not the image's
+# either; its code here is the mean.) Two experiments, on validation images. Take the scale away from both (whitening: every
 # principal axis of the codes gets the same variance). Or give the autoencoder's code the scale of pixels: by the
 # least-squares prediction of the training images from their codes, without labels.
 #
 # And where does the class stand in the network at all? The same classifiers read the layers around the code, and the
-# reconstruction.
+# reconstruction; the linear probe only where there are fewer numbers than pixels.
 
 # %%
 metric = probes.pixel_metric(train[model], x_train)
 whiten = {name: PCA(whiten=True, svd_solver="covariance_eigh").fit(train[name]).transform for name in shown}
-before = keras.Model(encoder.input, encoder.layers[-2].output)
+before = models.last_hidden(encoder)
 after = keras.Model(decoder.input, decoder.layers[1].output)
 views = {
     "code, as it is": lambda part: part[model],
@@ -382,7 +384,7 @@ for name, view in views.items():
     references, queries = view(train), view(few)
     ids = probes.neighbours(references, queries, 5)
     why[name] = {f"{k}-NN": probes.vote(images.y_train, ids[:, :k]) == y_few for k in (1, 5)}
-    if references.shape[1] < x_train.shape[1]:  # the reconstruction has as many numbers as the image
+    if references.shape[1] < x_train.shape[1]:  # a reconstruction has as many, a convolution's output more
         why[name]["linear probe"] = probes.linear_probe(references, images.y_train).predict(queries) == y_few
 
 # %% tags=["nbval-ignore-output"]
@@ -422,8 +424,8 @@ for score, other in (("knn1_accuracy", "pca"), ("knn5_accuracy", "pca"), ("linea
 
 # %% [markdown]
 # **How to read it.** A network that was trained to draw has no reason to place images of a class near each other. If code and
-# PCA are level in k-NN, the bent encoder bought nothing there that 32 straight axes do not give. PCA's axes have the lengths of
-# their parts in the image, and the loss of accuracy by whitening says how much of PCA's result is due to that; the code has
+# PCA are level in k-NN, the bent encoder bought nothing there that as many straight axes do not give. PCA's axes have the
+# lengths of their parts in the image, and the loss of accuracy by whitening says how much of PCA's result is due to that; the code has
 # no such scale, and the gain of the rescaled code says what the lack of it costs. A linear probe does not care for scale; it
 # tells whether the classes can be parted by planes, and the table of layers above whether they could anywhere in the
 # network. The decoded path is to be judged by the cross-fade of reconstructions, which differs by nothing but the decoder's

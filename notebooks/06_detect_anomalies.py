@@ -13,18 +13,19 @@
 # of false alarms, on corrupted images, on a digit that was left out of training, and in the one-class protocol of the
 # literature.
 #
-# **What you will learn.** What a threshold can promise and what it cannot; how far the study's network, PCA and mere ink
+# **What you will learn.** What a threshold can promise and what it cannot; how far the network, PCA and mere ink
 # get; and why the error that trains a network is not the score that detects best.
 #
-# **What you need.** The model of `02_train`; other networks are trained here. **Time.** Two to three minutes on two cores.
+# **What you need.** A trained model, by default that of `02_train`; networks like it are trained here. **Time.** Two to three
+# minutes on two cores, more for other models.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
 seed: int = 0  # of weights, minibatches, corruptions and the bootstrap
 rates: list = [0.05, 0.01]  # promised shares of false alarms
 corrupted: int = 2000  # test images that are corrupted; more make the intervals narrower
@@ -51,9 +52,10 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 run = runs.Run(profile, "06_detect_anomalies")
-autoencoder, encoder, _ = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+autoencoder, encoder, _ = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
-hidden = [layer.units for layer in encoder.layers[1:-1]]
+task = training.TASKS.get(model, training.Reconstruct())
+task
 
 # %%
 images = data.load(dataset)
@@ -256,15 +258,15 @@ else:
 # %% [markdown]
 # ## Leave a digit out
 #
-# A network that has never seen a digit: does it draw it badly enough? For each digit one network of the study's shape is
-# trained on images of the other nine, all ten side by side in one model; the threshold comes from validation images of
-# the nine. PCA gets the same images.
+# A network that has never seen a digit: does it draw it badly enough? For each digit one network of the model's shape, with
+# weights of its own, is trained for the model's task on images of the other nine, all ten side by side in one model; the
+# threshold comes from validation images of the nine. PCA gets the same images.
 
 
 # %%
 def networks(seed):
     keras.utils.set_random_seed(seed)
-    return models.stacked([models.dense_autoencoder(data.PIXELS, hidden, latent_dim).autoencoder for _ in classes])
+    return models.stacked([models.anew(autoencoder) for _ in classes])
 
 
 def settings(n, seed):
@@ -287,7 +289,7 @@ nine = [rng.permutation(np.flatnonzero(images.y_train != k))[:left_out_images] f
 few_val = anomaly.side_by_side([images.pixels_val[images.y_val != k][:500] for k in classes])
 stack = networks(seed)
 sets = anomaly.side_by_side([images.pixels_train[i] for i in nine])
-history = training.fit(stack, sets, few_val, settings(len(sets), seed))
+training.fit(stack, sets, few_val, settings(len(sets), seed), task=task)
 
 
 # %%
@@ -339,7 +341,7 @@ sets.shape, outsider.sum()
 trained = {f"{model}_mse": [], f"{model}_bce": [], f"{model}_excess_bce": [], "best": []}
 for repeat in range(repeats):
     stack = networks(seed * repeats + repeat)
-    training.fit(stack, sets, own_val, settings(len(sets), seed * repeats + repeat))
+    training.fit(stack, sets, own_val, settings(len(sets), seed * repeats + repeat), task=task)
     for name, score in zip(trained, anomaly.scores(by_networks(stack), x_test, sigma).values(), strict=True):
         trained[name].append(anomaly.auroc(score, outsider))
 

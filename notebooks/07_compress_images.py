@@ -13,18 +13,18 @@
 # header, a checksum. Count every byte, and put the curve of error against bytes beside the same coder on PCA, beside
 # JPEG and beside WebP.
 #
-# **What you will learn.** What "32 numbers, 24.5 times compression" is worth: how many bits these numbers need, what the
-# image is worth at each rate, where PCA overtakes, and what the decoder itself costs.
+# **What you will learn.** What a claim such as "32 numbers, 24.5 times compression" is worth: how many bits the numbers
+# need, what the image is worth at each rate, where PCA overtakes, and what the decoder itself costs.
 #
-# **What you need.** The model of `02_train`. **Time.** About 45 seconds on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** About 45 seconds on two cores.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap, of the decoder's training and of the images shown
 
 # the quantiser
@@ -36,14 +36,14 @@ gains: list = [1, 1.1, 1.3, 1.5]  # candidates for the contrast of PCA; validati
 
 # the decoder, trained further on rounded codes
 epochs: int = 15  # passes over the training images; the last ones gain little
-batch_size: int = 256  # as in 02_train
-learning_rate: float = 1.0e-3  # as in 02_train; falls to 0 along a cosine
+batch_size: int = 256  # as for the model
+learning_rate: float = 1.0e-3  # as for the model; falls to 0 along a cosine
 finest: float = 0.1  # the smallest step drawn; finer than the finest used, so that exact codes stay well drawn
 coarsest: float = 6.0  # the largest step drawn
 
 # what it is compared with
 limit: float = 120.0  # bits per image up to which the verdict is asked for
-others: list = []  # profiles with models of other latent sizes, for the lower envelope of all
+others: list = []  # profiles with this model at other latent sizes, for the lower envelope of all
 jpeg_qualities: list = [1, 5, 10, 20, 40, 75]  # below 1 there is nothing
 webp_qualities: list = [0, 5, 20, 60]  # below 0 there is nothing
 singles: int = 100  # test images that are also put into files of their own
@@ -65,7 +65,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 run = runs.Run(profile, "07_compress_images")
-autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train")))
+autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
 encoder.output_shape
 
@@ -115,9 +115,9 @@ codecs["pca"]
 # %% [markdown]
 # ### Train the decoder on rounded codes
 #
-# The decoder of `02_train` has only seen exact codes. What should it draw for a bin? The mean of all images whose codes fall
-# into it, which is the more blurred the larger the step. So the decoder is trained on, with codes rounded at random steps,
-# and is told the step as one more input (as in Choi, El-Khamy and Lee, "Variable rate deep image compression with a
+# The decoder has only seen exact codes, or, if it is a variational one, codes with noise of its own. What should it draw for
+# a bin? The mean of all images whose codes fall into it, which is the more blurred the larger the step. So the decoder is
+# trained on, with codes of the grey images rounded at random steps, whatever its task was before, and is told the step as one more input (as in Choi, El-Khamy and Lee, "Variable rate deep image compression with a
 # conditional autoencoder", ICCV 2019). The encoder and the codes stay as they are. The decoder as it was trained stays in
 # the comparison.
 
@@ -131,8 +131,9 @@ codecs[model], _ = codec.tuned(codecs[untuned], *rest)
 # Models of other latent sizes, where a profile names some, are treated alike.
 
 # %%
+file, _ = runs.model_file(model)
 for other in others:
-    halves = models.halves(keras.models.load_model(runs.reports_folder() / other / "artifacts" / "model.keras"))[1:]
+    halves = models.halves(keras.models.load_model(runs.reports_folder() / other / "artifacts" / file))[1:]
     codecs[f"{model}_{other}"], _ = codec.tuned(codec.from_autoencoder(*halves, images.pixels_train, rounding), *rest)
 
 # %% [markdown]
@@ -233,8 +234,8 @@ print(*refusals.values(), sep="\n")
 #
 # **JPEG and WebP** are made for photographs, and their headers alone are larger than our images. To be fair to them all
 # test images are put into one picture, in tiles of 32 × 32 pixels so that no block belongs to two images, and the header
-# is paid once. **Lossless** are PNG, WebP and zlib. The **raw code** is what "24.5 times compression" counts: 32 numbers
-# instead of 784, as float32, although the 784 were bytes.
+# is paid once. **Lossless** are PNG, WebP and zlib. The **raw code** is what such claims count: the code's numbers instead
+# of the pixels, as float32, although the pixels were bytes.
 
 # %%
 picture = codec.mosaic(images.pixels_test)

@@ -16,15 +16,15 @@
 # **What you will learn.** How much an encoder trained without labels helps when labels are few; how much of the gain is the
 # encoder's and how much the graph's; why results from one draw of labels mean little.
 #
-# **What you need.** The model of `02_train`. **Time.** About 2 minutes on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** About 2 minutes on two cores.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # the data set that 02_train was given
-model: str = "dense"  # the name under which the metrics are kept
+dataset: str = "mnist"  # the data set that the model was trained on
+model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
 seed: int = 0  # of the draws, the initial weights and the order of the minibatches
 sizes: list = [100, 600, 1000, 3000]  # labels, ascending; multiples of the number of classes
 n_draws: int = 10  # draws of labels; the intervals are over them
@@ -57,7 +57,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 run = runs.Run(profile, "08_learn_from_few_labels")
-encoder = models.halves(keras.models.load_model(run.artifact("model.keras", made_by="02_train"))).encoder
+encoder = models.mean_encoder(models.halves(keras.models.load_model(run.trained(model))).encoder)
 encoder.input_shape, encoder.output_shape
 
 # %%
@@ -89,11 +89,11 @@ run.show("08_draw", figures.image_rows(shown, caption, titles=images.y_train[row
 # ## Represent the images
 #
 # Four representations, all got without labels from the same training images: raw pixels, PCA with as many components as
-# the code has numbers, the code, and the encoder's last hidden layer. Each is centred and divided by its mean distance
-# from the centre, so that one grid of hyper-parameters fits all.
+# the code has numbers, the code (of a variational autoencoder its mean, here and below), and the encoder's last hidden
+# layer. Each is centred and divided by its mean distance from the centre, so that one grid of hyper-parameters fits all.
 
 # %%
-last_hidden = keras.Model(encoder.input, encoder.layers[-2].output)
+last_hidden = models.last_hidden(encoder)
 pca = PCA(encoder.output_shape[1], svd_solver="covariance_eigh").fit(images.x_train)
 represent = {
     "pixels": lambda x: x,
@@ -107,8 +107,9 @@ represent = {
 def represented(transform):
     train, test = transform(images.x_train), transform(images.x_test)
     centre = train.mean(axis=0)
-    size = np.sqrt(np.square(train - centre).sum(axis=1).mean())
-    return (train - centre) / size, (test - centre) / size
+    train = train - centre
+    size = np.sqrt(np.square(train).sum(axis=1).mean())
+    return np.divide(train, size, out=train), (test - centre) / size  # in place: a hidden layer may be large
 
 
 # %%

@@ -46,6 +46,12 @@ sweep_epochs: int = 8  # enough to tell them apart
 map_epochs: int = 12  # for the VAE whose code is two numbers
 map_steps: int = 20  # images along each side of its map
 
+# Comparison with the other models, as in 09_train_convolutional
+equal_error: float = 0.015  # MSE at which the codecs are compared
+one_class_epochs: int = 8
+one_class_batch_size: int = 64
+one_class_learning_rate: float = 0.002
+
 # %% [markdown]
 # ## Load the images
 #
@@ -55,7 +61,7 @@ map_steps: int = 20  # images along each side of its map
 # %%
 import time
 
-from ae_lib import data, figures, metrics, models, probes, runs, training, variational
+from ae_lib import data, figures, metrics, models, probes, runs, scorecard, training, variational
 
 import keras
 import numpy as np
@@ -475,11 +481,13 @@ print(
 
 # %% [markdown]
 # ## Keep the results
+#
+# With what `05_explore_latent_space`, `06_detect_anomalies` and `07_compress_images` measure, in short, for the comparison of all
+# models.
 
 # %%
 vae.autoencoder.save(run.new_artifact("vae.keras"))
 measured = {
-    "vae.parameters": vae.autoencoder.count_params(),
     "vae.train.seconds": train_seconds,
     "vae.active_units": active.sum(),
     "vae.train.elbo": bounds["training"]["elbo"].mean,
@@ -490,8 +498,6 @@ measured = {
 }
 for part in ("elbo", "reconstruction", "kl"):
     measured |= bounds["test"][part].as_metrics(f"vae.test.{part}")
-for score, interval in quality["vae"].items():
-    measured |= interval.as_metrics(f"vae.test.{score}")
 kinds = {"vae": "VAE, prior", "vae_fitted": "VAE, fitted Gaussian", "dense": "dense, fitted Gaussian"}
 for key, name in kinds.items():
     measured |= {f"{key}.samples.distance": far[name].mean(), f"{key}.samples.agreement": agree[name].mean()}
@@ -499,7 +505,9 @@ for weight in sweep_betas:
     row, key = collapse[f"β = {weight:g}"], f"vae_beta_{weight:g}".replace(".", "_")
     measured |= {f"{key}.test.kl": row["KL"].mean, f"{key}.test.mse": row["MSE per pixel"].mean}
     measured[f"{key}.active_units"] = row["active units"]
-# scorecard: measured |= scorecard.measure("vae", vae, images, seed)
+measured |= scorecard.measure("vae", vae.autoencoder, images, equal_error, seed)
+one_class = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
+measured |= scorecard.detection("vae", vae.autoencoder, images, one_class, seed)
 
 # %%
 prior_question, agreement_question = (list(questions)[i] for i in (0, 2))

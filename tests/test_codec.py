@@ -1,5 +1,7 @@
 """Bytes come back as they went, cost what they should, and no damaged byte is ever decoded."""
 
+import dataclasses
+import json
 import zlib
 
 from ae_lib import StudyError, codec, models, training
@@ -32,6 +34,20 @@ def network():
 @pytest.fixture(scope="module")
 def dense(digits, network):
     return codec.from_autoencoder(network.encoder, network.decoder, digits.pixels_train, metric_images=100)
+
+
+@pytest.fixture(scope="module", params=["conv", "vae"])
+def other(request):
+    """Networks that are not plain rows of dense layers."""
+    keras.utils.set_random_seed(0)
+    if request.param == "conv":
+        return models.convolutional_autoencoder(filters=(3, 4), latent_dim=6)
+    return models.variational_autoencoder(hidden=(20, 15), latent_dim=6)
+
+
+@pytest.fixture(scope="module")
+def others_codec(digits, other):
+    return codec.from_autoencoder(other.encoder, other.decoder, digits.pixels_train, metric_images=100)
 
 
 def tiny():
@@ -129,7 +145,88 @@ def test_autoencoder_layers_are_the_networks(digits, network, dense):
     np.testing.assert_allclose(dense.decode(coordinates, 1), expected, atol=1e-4)
 
 
+def test_other_networks_are_drawn_and_measured_as_keras_does(digits, other, others_codec):
+    expected = other.autoencoder.predict(digits.x_test, verbose=0)
+    np.testing.assert_allclose(others_codec.decode(others_codec.encode(digits.x_test), 1), expected, atol=1e-4)
+    check_coordinates(digits, other, others_codec)
+
+
+def test_other_networks_symbols_and_images_come_back_exactly(digits, others_codec):
+    for step in (0.1, STEP):
+        symbols = others_codec.quantise(others_codec.encode(digits.x_test), step)
+        stream = codec.compress(digits.x_test, others_codec, step)
+        np.testing.assert_array_equal(codec.unpack(stream, others_codec)[0], symbols)
+        expected = others_codec.decode(others_codec.dequantise(symbols, step), step)
+        np.testing.assert_array_equal(codec.decompress(stream, others_codec), expected)
+
+
+def test_other_networks_codecs_are_saved_as_they_are(digits, others_codec, tmp_path):
+    check_saved(others_codec, digits.x_test, tmp_path)
+
+
+def check_saved(own, images, folder):
+    own.save(folder / "codec.npz")
+    loaded = codec.load(folder / "codec.npz")
+    assert loaded.fingerprint == own.fingerprint
+    stream = codec.compress(images, own, STEP)
+    np.testing.assert_array_equal(codec.decompress(stream, loaded), codec.decompress(stream, own))
+
+
+def test_a_convolutional_decoder_learns_to_use_the_step(digits, tmp_path):
+    keras.utils.set_random_seed(0)
+    network = models.convolutional_autoencoder(filters=(3, 4), latent_dim=6)
+    own = codec.from_autoencoder(network.encoder, network.decoder, digits.pixels_train, metric_images=100)
+    settings = training.Settings(epochs=2, batch_size=16)
+    before = [weights.copy() for weights in network.autoencoder.get_weights()]
+    few = digits.pixels_train[:320], digits.pixels_val[:50]
+    tuned, _ = codec.tuned(own, *few, settings, (0.5, 4))
+    symbols = own.quantise(own.encode(digits.x_test), STEP)
+    np.testing.assert_array_equal(tuned.quantise(tuned.encode(digits.x_test), STEP), symbols)
+    rounded = tuned.dequantise(symbols, STEP)
+    errors = [np.square(each.decode(rounded, STEP) - digits.x_test).mean() for each in (own, tuned)]
+    assert errors[1] < errors[0]
+    assert not np.allclose(tuned.decode(rounded, 1), tuned.decode(rounded, 4))
+    for kept, weights in zip(before, network.autoencoder.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weights)
+    assert codec.tuned(own, *few, settings, (0.5, 4))[0].fingerprint == tuned.fingerprint != own.fingerprint
+    check_saved(tuned, digits.x_test, tmp_path)
+
+
+def test_a_convolutions_fingerprint_covers_layers_and_weights(digits):
+    keras.utils.set_random_seed(0)
+    network = models.convolutional_autoencoder(filters=(2,), latent_dim=3)
+    own = codec.from_autoencoder(network.encoder, network.decoder, digits.pixels_train, metric_images=10)
+    stage = own.encoder[0]
+    assert [type(part).__name__ for part in own.encoder] == ["Network", "Layer", "Layer"]
+    assert [type(part).__name__ for part in own.decoder] == ["Layer", "Layer", "Network"]
+    changed = [
+        codec.Network(stage.config.replace("relu", "linear"), stage.arrays),
+        codec.Network(stage.config, (stage.arrays[0] + 1, stage.arrays[1])),
+    ]
+    prints = [dataclasses.replace(own, encoder=(part, *own.encoder[1:])).fingerprint for part in changed]
+    assert len({own.fingerprint, *prints}) == 3
+    weights, _ = own.receiver_bytes()
+    assert len(weights) == 4 * (network.decoder.count_params() + 3 * 3 + 3)
+
+
+@pytest.mark.parametrize(
+    "layer", [["Lambda", {}], ["Conv2D", {"filters": 2, "kernel_size": 3, "kernel_initializer": {"module": "os"}}], 3]
+)
+def test_a_file_runs_nothing_but_the_layers_it_may_name(digits, tmp_path, layer):
+    keras.utils.set_random_seed(0)
+    network = models.convolutional_autoencoder(filters=(2,), latent_dim=3)
+    own = codec.from_autoencoder(network.encoder, network.decoder, digits.pixels_train, metric_images=10)
+    config = json.dumps({"inputs": 784, "layers": [layer]})
+    np.savez(tmp_path / "codec.npz", **own._arrays() | {"encoder.0.config": np.array(config)})
+    with pytest.raises(StudyError, match="cannot be read as a codec"):
+        codec.load(tmp_path / "codec.npz")
+
+
 def test_coordinates_are_uncorrelated_and_measured_in_pixels(digits, network, dense):
+    check_coordinates(digits, network, dense)
+
+
+def check_coordinates(digits, network, dense):
     """An error in the coordinates has, in the mean over images, the same length in the image: by TensorFlow's gradients."""
     coordinates = dense.encode(digits.x_train).astype("float64")
     covariance = np.cov(coordinates.T)
@@ -257,20 +354,31 @@ def test_impossible_images_are_refused(pca, images):
 
 
 def test_other_networks_and_roundings_are_refused(digits, network):
-    convolutional = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Conv2D(2, 3)], name="encoder")
-    with pytest.raises(StudyError, match="type Conv2D; expected dense layers"):
-        codec.from_autoencoder(convolutional, network.decoder, digits.pixels_train)
+    pixels, square = keras.Input((784,)), keras.layers.Reshape((28, 28, 1))
+    refused = {
+        "type Dropout; expected Dense": [pixels, keras.layers.Dropout(0.5), keras.layers.Dense(6)],
+        "type Dense; .* activations linear, relu": [pixels, keras.layers.Dense(6, activation="gelu")],
+        "type Conv2D; .* activations linear, relu": [pixels, square, keras.layers.Conv2D(2, 3, activation="gelu")],
+        "arrays of shape .None, 28, 28, 1.; expected rows": [keras.Input((28, 28, 1)), keras.layers.Conv2D(2, 3)],
+    }
+    for message, layers in refused.items():
+        with pytest.raises(StudyError, match=message):
+            codec.from_autoencoder(keras.Sequential(layers), network.decoder, digits.pixels_train)
     with pytest.raises(StudyError, match="rounding is 0.6"):
         codec.from_autoencoder(network.encoder, network.decoder, digits.pixels_train, rounding=0.6)
 
 
+def test_a_decoder_that_begins_with_another_layer_cannot_be_told_the_step(digits, network):
+    layers = [keras.layers.Reshape((1, 6)), keras.layers.Flatten(), keras.layers.Dense(784)]
+    decoder = keras.Sequential([keras.Input((6,)), *layers])
+    own = codec.from_autoencoder(network.encoder, decoder, digits.pixels_train, metric_images=10)
+    with pytest.raises(StudyError, match="first layer is not dense"):
+        codec.tuned(own, digits.pixels_train, digits.pixels_val, training.Settings(), (0.5, 4))
+
+
 def test_a_saved_codec_is_the_same(digits, pca, dense, tmp_path):
     for own in (pca, dense):
-        own.save(tmp_path / "codec.npz")
-        loaded = codec.load(tmp_path / "codec.npz")
-        assert loaded.fingerprint == own.fingerprint
-        stream = codec.compress(digits.x_test, own, STEP)
-        np.testing.assert_array_equal(codec.decompress(stream, loaded), codec.decompress(stream, own))
+        check_saved(own, digits.x_test, tmp_path)
     assert pca.fingerprint != dense.fingerprint
 
 

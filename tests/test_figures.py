@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 CAPTION = "Figure 0.0. A caption that is long enough to be broken into two lines, since that is what captions here do."
 INTERVALS = pd.DataFrame({"mean": [1.0, 2.0, 3.0], "low": [0.5, 1.5, 2.5], "high": [1.5, 2.5, 3.5]}, index=[1, 2, 3])
@@ -123,6 +124,62 @@ def test_lines_on_logarithmic_axes_tell_seven_curves_apart():
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert len({line.get_color() for line in axes.lines}) == 7
     assert len({line.get_marker() for line in axes.lines}) == 7
+
+
+def model_table(names):
+    values = np.linspace(1, 2, len(names))
+    return pd.DataFrame({"mean": values, "low": values - 0.1, "high": values + 0.1}, index=names)
+
+
+MODELS = ["PCA", "dense", "wide", "conv", "conv30 (30)", "denoising", "denoising_conv", "vae (40)"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_interval_rows_read_from_top_to_bottom_and_say_what_is_missing(count):
+    table = model_table(MODELS)
+    table.loc["conv"] = np.nan
+    table.loc["vae (40)", ["low", "high"]] = np.nan  # a value without ends is no missing one
+    panels = {f"measure {i} / unit": {"this run": table, "over seeds": table * 1.1} for i in range(count)}
+    figure = drawn(figures.interval_rows(panels, CAPTION, log=["measure 0 / unit"]))
+    first, last = figure.axes[0], figure.axes[-1]
+    assert [text.get_text() for text in first.get_yticklabels()] == MODELS
+    assert first.get_ylim()[0] > first.get_ylim()[1]
+    assert [(text.get_text(), text.get_position()[1]) for text in last.texts] == [("not measured", 3)]
+    assert (first.get_xscale(), last.get_xscale()) == ("log", "log" if count == 1 else "linear")
+    assert [text.get_text() for text in figure.legends[0].texts] == ["this run", "over seeds"]
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_interval_rows_of_one_model(value):
+    drawn(
+        figures.interval_rows({"m": {"a": pd.DataFrame({"mean": [value], "low": [np.nan], "high": [np.nan]})}}, CAPTION)
+    )
+
+
+def test_names_of_points_cover_neither_points_nor_each_other():
+    table = model_table(MODELS).assign(cost=[1, 60, 240, 700, 690, 66, 720, 700], front=[True] * 2 + [False] * 6)
+    table["mean"] = [0.015, 0.0052, 0.0041, 0.0036, 0.0038, 0.0063, 0.0048, 0.0078]
+    table["low"], table["high"] = 0.99 * table["mean"], 1.01 * table["mean"]
+    table.loc["wide", "cost"] = np.nan  # not drawn
+    figure = drawn(
+        figures.labelled_points(
+            {"seconds": table, "parameters": table.assign(cost=1e4 * table["cost"])}, CAPTION, "error"
+        )
+    )
+    for axes in figure.axes:
+        assert {text.get_text() for text in axes.texts} == set(MODELS) - {"wide"}
+        boxes = [Text.get_window_extent(text) for text in axes.texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        at = axes.transData.transform(table[["cost", "mean"]].dropna())
+        assert not any(box.contains(*point) for box in boxes for point in at)
+        assert list(axes.lines[-1].get_xdata()) == sorted(table["cost"][:2] * (1e4 if axes is figure.axes[1] else 1))
+
+
+def test_rank_matrix_shows_ranks_ties_and_gaps():
+    ranks = pd.DataFrame({"first measure": [1, 2, 3], "second": [2, np.nan, 1]}, index=["a", "b", "c"])
+    close = pd.DataFrame({"first measure": [True, True, False], "second": [False, False, True]}, index=ranks.index)
+    texts = [text.get_text() for text in drawn(figures.rank_matrix(ranks, close, CAPTION)).axes[0].texts]
+    assert texts == ["1", "2", "(2)", "–", "3", "1"]
 
 
 def test_intervals_of_differences_show_the_zero_line():

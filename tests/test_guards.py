@@ -78,10 +78,10 @@ def test_reference_is_complete(profile):
     assert {f"oneclass.{score}.auroc_{part}" for score in scores for part in per_digit} <= set(reference)
     assert "threshold.false_alarm_rate_at_5" in reference
     for name, entry in reference.items():
-        assert set(entry) == {"value", "rtol", "seeds", "spread"}
+        assert set(entry) - {"mean"} == {"value", "rtol", "seeds", "spread"}
         # The spread of ten draws is itself known to a quarter or so.
         assert 0 < entry["rtol"] < 1 or (name.endswith(".error_std") and entry["rtol"] == 1)
-        assert entry["seeds"] >= 5
+        assert entry["seeds"] == 5 or (entry["seeds"] == 3 and not name.startswith(("dense.", "pca", "oneclass.dense")))
 
 
 # ------------------------------------------------------------------------------- each guard, with what it guards broken

@@ -5,6 +5,7 @@ from ae_lib import metrics, strokes
 import keras
 import numpy as np
 import pytest
+from scipy import stats
 
 
 @pytest.fixture
@@ -133,3 +134,45 @@ def test_more_accuracy_is_better():
 )
 def test_verdict_of_an_interval(low, high, verdict):
     assert metrics.Interval(0.0, low, high).verdict == verdict
+
+
+def test_interval_from_metrics_is_the_inverse_and_shows_what_is_missing():
+    whole = metrics.Interval(0.5, 0.25, 0.75)
+    assert metrics.Interval.from_metrics(whole.as_metrics("a.test.mse"), "a.test.mse") == whole
+    assert str(metrics.Interval.from_metrics({"a.parameters": 476720.0}, "a.parameters")) == "476,720"
+    assert str(metrics.Interval.from_metrics({"a.bits": 96.4}, "a.bits")) == "96.40"
+    assert str(metrics.Interval.from_metrics({}, "a.bits")) == "–"
+
+
+def test_an_interval_above_another_does_not_overlap_with_it():
+    low, middle, high = (metrics.Interval(m, m - 0.5, m + 0.5) for m in (1.0, 1.75, 3.0))
+    assert (high.above(low), low.above(high)) == ("yes", "no")
+    assert (low.above(middle), middle.above(low), low.above(low)) == ("undecided",) * 3
+    assert high.above(metrics.Interval(1.0, np.nan, np.nan)) == "undecided"
+
+
+def test_student_interval_is_scipys():
+    values = np.array([1.0, 2.0, 4.0])
+    found = metrics.student_interval(values.mean(), values.std(ddof=1), 3, 0.9)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_welch_interval_is_scipys():
+    a, b = np.array([1.0, 2.0, 4.0, 3.0, 2.5]), np.array([0.5, 0.6, 0.8])
+    found = metrics.welch_interval(*((v.mean(), v.std(ddof=1), len(v)) for v in (a, b)), level=0.99)
+    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.99)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx(a.mean() - b.mean())
+
+
+def test_welch_interval_against_what_has_nothing_random_in_it_is_students():
+    sample = 2.0, 0.5, 3
+    one, two = metrics.welch_interval(sample, (1.0, 0.0, 5)), metrics.student_interval(*sample)
+    assert (one.low, one.high) == pytest.approx((two.low - 1, two.high - 1))
+    assert metrics.welch_interval((2.0, 0.0, 5), (1.0, 0.0, 5)) == metrics.Interval(1.0, 1.0, 1.0)
+
+
+def test_pareto_front_holds_what_nothing_beats():
+    costs, errors = [1, 2, 3, 2, 4, np.nan, 1], [5, 3, 3, 4, 1, 0, 5]
+    assert metrics.pareto_front(costs, errors).tolist() == [True, True, False, False, True, False, True]

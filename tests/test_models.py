@@ -54,6 +54,59 @@ def test_empty_layers_are_refused(sizes):
         models.dense_autoencoder(**sizes)
 
 
+# --- convolutions ----------------------------------------------------------------------------------------------------
+
+
+def test_convolutions_halve_and_double_the_side():
+    model = models.convolutional_autoencoder(784, (32, 64), 32)
+    shapes = [[layer.output.shape[1:] for layer in half.layers] for half in (model.encoder, model.decoder)]
+    assert shapes[0] == [(784,), (28, 28, 1), (14, 14, 32), (7, 7, 64), (3136,), (32,)]
+    assert shapes[1] == [(32,), (3136,), (7, 7, 64), (14, 14, 32), (28, 28, 1), (784,)]
+    ends = 9 * 32 + 32, 9 * 32 + 1  # first convolution, last transposed one
+    middles = 9 * 32 * 64 + 64, 9 * 64 * 32 + 32
+    code = 3136 * 32 + 32, 32 * 3136 + 3136
+    assert model.autoencoder.count_params() == sum(ends + middles + code)
+
+
+@pytest.mark.parametrize(("pixels", "filters"), [(64, (4, 4, 4)), (1024, (2,)), (36, (3,)), (49, ())])
+def test_other_square_images_fit(pixels, filters):
+    model = models.convolutional_autoencoder(pixels, filters, 5)
+    assert model.autoencoder(np.zeros((2, pixels))).shape == (2, pixels)
+    assert model.encoder(np.zeros((2, pixels))).shape == (2, 5)
+
+
+@pytest.mark.parametrize(("pixels", "filters"), [(784, (1, 1, 1)), (783, (1,)), (49, (4,))])
+def test_images_that_the_strides_do_not_divide_are_refused(pixels, filters):
+    with pytest.raises(StudyError, match=f"An image has {pixels} pixels; expected a square whose side is a multiple"):
+        models.convolutional_autoencoder(pixels, filters, 5)
+
+
+@pytest.mark.parametrize("sizes", [{"filters": (0,)}, {"filters": (2.5,)}, {"latent_dim": 0}])
+def test_empty_convolutions_are_refused(sizes):
+    with pytest.raises(StudyError, match="expected a whole number of at least 1: change hidden, filters or latent_dim"):
+        models.convolutional_autoencoder(**sizes)
+
+
+def test_every_weight_of_the_convolutional_autoencoder_learns(digits):
+    keras.utils.set_random_seed(0)
+    model = models.convolutional_autoencoder(784, (3, 4), 5).autoencoder
+    before = model.get_weights()
+    training.fit(model, digits.pixels_train[:200], digits.pixels_val, QUICK)
+    assert not any(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_saved_convolutional_model_is_the_same(digits, tmp_path):
+    model = models.convolutional_autoencoder(784, (3, 4), 5).autoencoder
+    model.save(tmp_path / "conv.keras")
+    loaded = models.halves(keras.models.load_model(tmp_path / "conv.keras", safe_mode=True))
+    x = digits.x_test[:5]
+    np.testing.assert_array_equal(loaded.autoencoder(x), model(x))
+    np.testing.assert_array_equal(loaded.decoder(loaded.encoder(x)), model(x))
+
+
+# --- parts of models -------------------------------------------------------------------------------------------------
+
+
 def test_classifier_has_the_encoders_layers_and_weights_of_its_own(model, digits):
     before = model.encoder.get_weights()
     classifier = models.classifier(model.encoder, 10)
@@ -68,6 +121,121 @@ def test_classifier_has_the_encoders_layers_and_weights_of_its_own(model, digits
     first = models.classifier(model.encoder, 10).get_weights()
     keras.utils.set_random_seed(1)
     np.testing.assert_array_equal(models.classifier(model.encoder, 10).get_weights()[0], first[0])
+
+
+BUILDERS = {
+    "dense": lambda: models.dense_autoencoder(hidden=(30, 20), latent_dim=6).autoencoder,
+    "conv": lambda: models.convolutional_autoencoder(filters=(3, 4), latent_dim=6).autoencoder,
+    "vae": lambda: models.variational_autoencoder(hidden=(30, 20), latent_dim=6).autoencoder,
+}
+
+
+@pytest.fixture(params=list(BUILDERS))
+def build(request):
+    keras.utils.set_random_seed(0)
+    return BUILDERS[request.param]
+
+
+def described(autoencoder):
+    """Classes, names and weights' shapes of all layers of both halves."""
+    both = [layer for half in models.halves(autoencoder)[1:] for layer in half.layers]
+    return [(type(layer), layer.name, [w.shape for w in layer.get_weights()]) for layer in both]
+
+
+def differ(first, second):
+    """Whether two models have no matrix in common."""
+    pairs = zip(first.get_weights(), second.get_weights(), strict=True)
+    return not any(np.array_equal(a, b) for a, b in pairs if a.ndim > 1)
+
+
+def test_anew_has_the_same_layers_and_weights_of_its_own(build, tmp_path):
+    build().save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    before = loaded.get_weights()
+    keras.utils.set_random_seed(1)
+    first, second = models.anew(loaded), models.anew(loaded)
+    assert described(first) == described(second) == described(loaded)
+    assert differ(first, loaded)
+    assert differ(first, second)
+    for a, b in zip(before, loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    keras.utils.set_random_seed(1)
+    for a, b in zip(models.anew(loaded).get_weights(), first.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    # Glorot's range, as the builders draw it
+    for fresh, built in zip(first.get_weights(), build().get_weights(), strict=True):
+        assert fresh.std() == pytest.approx(built.std(), rel=0.3)
+
+
+def test_a_dense_one_anew_is_the_one_that_its_builder_gives(model):
+    keras.utils.set_random_seed(3)
+    expected = models.dense_autoencoder().autoencoder.get_weights()
+    keras.utils.set_random_seed(3)
+    for a, b in zip(models.anew(model.autoencoder).get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_stacked_ones_give_what_each_gives_alone(build, digits):
+    single = [build() for _ in range(3)]
+    x = digits.x_test[:30].reshape(10, 3, 784)
+    expected = [model.predict(x[:, i], verbose=0) for i, model in enumerate(single)]
+    stack = models.stacked(single)
+    np.testing.assert_allclose(stack.predict(x, verbose=0), np.stack(expected, axis=1), atol=1e-6)
+    assert stack.count_params() == sum(model.count_params() for model in single)
+
+
+def test_stacked_ones_learn_from_their_own_images_only(build, digits):
+    """Another image for one of them changes the weights of that one, and of no other."""
+    x = np.stack([digits.x_train[i : i + 20] for i in (0, 20, 40)], axis=1)
+    changed = x.copy()
+    changed[:, 1] = digits.x_train[60:80]
+
+    def reconstructed(images):
+        keras.utils.set_random_seed(0)
+        stack = models.stacked([build() for _ in range(3)])
+        stack.compile("adam", "binary_crossentropy", run_eagerly=True)
+        stack.train_on_batch(images, images)
+        return stack.predict(x, verbose=0)
+
+    same = np.abs(reconstructed(x) - reconstructed(changed)).max(axis=(0, 2)) < 1e-6
+    assert same.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("name", "stacked"), [("conv", models.stacked), ("vae", models.stacked), ("vae", models._branches)]
+)
+def test_the_loss_of_stacked_ones_is_the_mean_of_their_losses(digits, name, stacked):
+    """With the divergences, which are losses of layers and not of the output."""
+    keras.utils.set_random_seed(0)
+    single = [BUILDERS[name]() for _ in range(2)]
+    x = np.stack([digits.x_test[:50], digits.x_test[50:100]], axis=1)
+
+    def loss(model, images):
+        model.compile("adam", "binary_crossentropy")
+        return model.evaluate(images, images, batch_size=50, verbose=0)
+
+    expected = np.mean([loss(model, x[:, i]) for i, model in enumerate(single)])
+    assert loss(stacked(single), x) == pytest.approx(expected, rel=1e-5)
+
+
+def test_unlike_ones_are_not_stacked():
+    for one, other in (("dense", "conv"), ("conv", "vae")):
+        with pytest.raises(StudyError, match="different layers"):
+            models.stacked([BUILDERS[one](), BUILDERS[other]()])
+    with pytest.raises(StudyError, match="different layers"):
+        models.stacked([BUILDERS["conv"](), models.convolutional_autoencoder(filters=(3, 5), latent_dim=6).autoencoder])
+
+
+def test_last_hidden_and_mean_encoder_of_each(build, digits):
+    encoder, x = models.halves(build()).encoder, digits.x_test[:20]
+    hidden, mean = models.last_hidden(encoder), models.mean_encoder(encoder)
+    assert hidden.output_shape == (None, {"encoder_2": 20, "to_row": 196}[hidden.layers[-1].name])
+    codes = encoder.predict(x, verbose=0)
+    np.testing.assert_allclose(mean.predict(x, verbose=0), codes, atol=1e-6)
+    np.testing.assert_array_equal(mean(x, training=True), mean(x))
+    assert [w.shape for w in mean.get_weights()][-2:] == [(hidden.output_shape[1], 6), (6,)]
+    if not any(isinstance(layer, models.GaussianCode) for layer in encoder.layers):
+        assert mean is encoder
 
 
 # --- variational -----------------------------------------------------------------------------------------------------

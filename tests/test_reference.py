@@ -6,6 +6,7 @@ from ae_lib import profiles, reference, runs
 
 import nbformat
 import pytest
+import yaml
 
 
 @pytest.mark.parametrize(
@@ -24,7 +25,17 @@ def test_tolerance_is_no_less_than_what_another_seed_moves():
 
 def test_summary_publishes_the_first_seed_and_the_spread_of_all():
     found = reference.summarise([{"a": 1.0}, {"a": 1.02}, {"a": 1.04}], [{"a": 1.02}])
-    assert found == {"a": {"value": 1.0, "rtol": 0.06, "seeds": 3, "spread": pytest.approx(0.02)}}
+    assert found == {
+        "a": {"value": 1.0, "rtol": 0.06, "seeds": 3, "mean": pytest.approx(1.02), "spread": pytest.approx(0.02)}
+    }
+
+
+def test_summary_says_how_many_seeds_gave_a_metric_and_leaves_durations_out():
+    seeds = [{"a": 1.0, "slow": 3.0, "a.train.seconds": 60.0}, {"a": 1.0, "slow": 5.0}, {"a": 4.0}]
+    found = reference.summarise(seeds, [{"a": 1.0, "slow": 3.0, "a.train.seconds": 90.0}])
+    assert set(found) == {"a", "slow"}
+    assert {name: (entry["seeds"], entry["mean"]) for name, entry in found.items()} == {"a": (3, 2.0), "slow": (2, 4.0)}
+    assert found["slow"]["spread"] == pytest.approx(2**0.5)
 
 
 def test_measure_varies_seed_and_machine_and_nothing_else(monkeypatch, tmp_path):
@@ -45,6 +56,29 @@ def test_measure_varies_seed_and_machine_and_nothing_else(monkeypatch, tmp_path)
     assert ["compiler: none" in text for text, _ in seen].count(True) == 4
     assert all("dataset: digits" in text and "batch_size: 32" in text for text, _ in seen)
     assert runs.read_json(tmp_path / "digits.json")["dense.test.mse"]["value"] == 2.0
+
+
+def test_later_seeds_do_without_what_is_slow(monkeypatch, tmp_path):
+    seen = []
+
+    def run(command, env, check):
+        sections = yaml.safe_load(runs.Path(command[-1]).read_text())
+        seen.append((sections, [argument for argument in command if argument.startswith("--without")]))
+        folder = runs.Path(env["AE_REPORTS_DIR"]) / "digits"
+        folder.mkdir()
+        runs.write_json(folder / "metrics.json", {"dense.test.mse": 1.0})
+
+    monkeypatch.setattr(reference.subprocess, "run", run)
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    slow = {"02_train": {"epochs": 3}, "05_explore_latent_space": None, "not_written_yet": None}
+    monkeypatch.setattr(reference, "SLOW", slow)
+    reference.measure("digits")
+    short = [sections["all"]["seed"] for sections, _ in seen if "epochs" in sections["02_train"]]
+    assert short == [3, 4], "the other machines run everything"
+    assert all(sections["02_train"]["batch_size"] == 32 for sections, _ in seen), (
+        "the profile's own parameters are kept"
+    )
+    assert [s["all"]["seed"] for s, without in seen if without == ["--without=05_explore_latent_space"]] == short
 
 
 def test_measuring_an_unknown_profile_is_one_sentence(capsys):

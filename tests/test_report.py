@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from ae_lib import StudyError, data, profiles, report, runs
+from ae_lib import StudyError, data, pages, profiles, report, runs
+from ae_lib.metrics import Interval
 
 import pytest
 
@@ -149,6 +150,40 @@ def test_second_run_does_nothing_and_a_touched_notebook_runs_alone(project, make
     assert changed == {"03_evaluate.ipynb", "03_evaluate.html", "metrics.json", "run.json", "index.html"}
 
 
+def test_front_page_has_a_row_for_each_model_autoencoders_first_in_the_studys_order():
+    models = ("mean", "conv", "vae", "pca", "dense", "another")
+    found = {f"{model}.test.mse{end}": 0.5 for model in models for end in ("", ".low", ".high")}
+    found |= {"dense.code_size": 32.0, "dense.test.ssim": 0.9, "dense.val.bce": 0.1}
+    rows = pages.results_table(found)
+    assert [model for model, _, _ in rows] == ["dense", "conv", "vae", "another", "pca", "mean"]
+    assert rows[0][1:] == (32, [None, None, Interval(0.5, 0.5, 0.5), None, None, None])
+    assert rows[1][1] is None
+
+
+def test_front_page_says_whose_verdicts_it_shows(good):
+    assert re.search(r"dense better than pca_cut\?</td>(<td></td>){2}<td>yes</td>", good["index.html"].decode())
+
+
+def test_a_run_without_a_notebook_leaves_out_what_needs_it_and_writes_no_pages(project, make, good):
+    for script in (project / "notebooks").glob("*.py"):
+        os.utime(script)
+    code, errors = make("small", "--without", "02_train")
+    assert (code, ran(errors)) == (0, ["01_preprocess"])
+    assert "reports/small has no pages of this run, which left out 02_train, 03_evaluate" in errors
+    after = contents(project / "reports" / "small")
+    assert after["index.html"] == good["index.html"]
+    code, errors = make("small")
+    assert (code, ran(errors)) == (0, ["02_train", "03_evaluate"])
+
+
+def test_leaving_out_a_notebook_that_does_not_exist_is_one_sentence():
+    needs = {"01_preprocess": set(), "02_train": {"01_preprocess"}, "03_evaluate": {"02_train"}}
+    assert report.left_out(needs, ["02_train"]) == {"02_train", "03_evaluate"}
+    assert report.left_out(needs, []) == set()
+    with pytest.raises(StudyError, match="no notebook '02' to leave out; expected one of 01_preprocess, 02_train"):
+        report.left_out(needs, ["02"])
+
+
 def test_notebooks_side_by_side_wait_for_what_they_need(project, make):
     for script in (project / "notebooks").glob("*.py"):
         os.utime(script)
@@ -171,6 +206,20 @@ def test_results_changed_in_jupyterlab_or_lost_are_made_again(project, good, mon
     assert report.out_of_date("small", parameters, folder) == ["03_evaluate"]
     (folder / "artifacts" / "02_train.metrics.json").unlink()
     assert report.out_of_date("small", parameters, folder) == ["02_train", "03_evaluate"]
+
+
+def test_a_notebook_that_shows_published_values_is_made_again_when_these_change(project, monkeypatch):
+    monkeypatch.setattr(profiles, "FOLDER", project / "notebooks")
+    monkeypatch.setattr(report, "FOLDER", project / "notebooks")
+    monkeypatch.setattr(profiles, "PARAMS", project / "notebooks" / "params")
+    monkeypatch.setattr(runs, "REFERENCE", project)
+    folder, script = project / "reports" / "small", project / "notebooks" / "03_evaluate.py"
+    before = script.stat()
+    script.write_text(script.read_text() + "runs.reference(profile)\n")
+    os.utime(script, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert report.out_of_date("small", profiles.load_profile("small"), folder) == []
+    (project / "small.json").write_text("{}")
+    assert report.out_of_date("small", profiles.load_profile("small"), folder) == ["03_evaluate"]
 
 
 @pytest.mark.parametrize(
@@ -201,6 +250,57 @@ def test_mistakes_in_a_profile_are_refused_before_anything_runs(project, good, m
     assert message in errors
     assert errors.count("\n") == 1
     assert contents(project / "reports" / "small") == good
+
+
+@pytest.fixture
+def with_models(project, monkeypatch):
+    """The project with a notebook that makes another model, after one that reads a model by its parameter."""
+    monkeypatch.setattr(profiles, "FOLDER", project / "notebooks")
+    monkeypatch.setattr(profiles, "PARAMS", project / "notebooks" / "params")
+    reads = f'{HEADER}{PARAMETERS}model: str = "dense"  # name\n\n# %%\nrun.trained(model)\n'
+    (project / "notebooks" / "04_error_maps.py").write_text(reads)
+    (project / "notebooks" / "09_train_convolutional.py").write_text(f"{HEADER}{PARAMETERS}")
+    return project / "notebooks"
+
+
+def test_a_notebook_needs_the_one_that_makes_its_model(with_models):
+    assert list(profiles.notebooks("small")) == [*BODIES, "04_error_maps", "09_train_convolutional"]
+    assert profiles.notebooks("small")["04_error_maps"] == {"02_train"}
+    small = with_models / "params" / "small.yaml"
+    small.write_text("all:\n  model: conv\n")
+    needs = profiles.notebooks("small", profiles.load_profile("small"))
+    assert list(needs) == [*BODIES, "09_train_convolutional", "04_error_maps"]
+    assert needs["04_error_maps"] == {"09_train_convolutional"}
+    small.write_text("all:\n  model: convolutional\n")
+    with pytest.raises(StudyError, match="sets model in section all to 'convolutional'; expected one of dense, wide"):
+        profiles.load_profile("small")
+
+
+def test_another_model_makes_its_notebooks_stale(with_models, monkeypatch):
+    folder, parameters = with_models.parent / "reports" / "small", profiles.load_profile("small")
+    monkeypatch.setattr(report, "FOLDER", with_models)
+    for name in ("04_error_maps", "09_train_convolutional"):
+        runs.write_json(folder / "artifacts" / f"{name}.metrics.json", {})
+        runs.write_json(folder / f"{name}.ipynb", {"metadata": {"study": {"parameters": parameters[name]}}})
+    assert report.out_of_date("small", parameters, folder) == []
+    parameters["04_error_maps"]["model"] = "conv"
+    assert report.out_of_date("small", parameters, folder) == ["04_error_maps"]
+    (folder / "09_train_convolutional.ipynb").unlink()
+    assert report.out_of_date("small", parameters, folder) == ["09_train_convolutional", "04_error_maps"]
+
+
+def test_notebooks_that_wait_for_each_other_are_refused(with_models):
+    parameters = profiles.load_profile("small")
+    parameters["04_error_maps"]["model"] = "vae"
+    with pytest.raises(
+        StudyError, match="04_error_maps needs 10_train_variational, which cannot be executed before it"
+    ):
+        profiles.notebooks("small", parameters)
+    maker = with_models / "09_train_convolutional.py"
+    maker.write_text(maker.read_text() + '\n# %%\nrun.artifact("verdicts.json", made_by="04_error_maps")\n')
+    parameters["04_error_maps"]["model"] = "conv"
+    with pytest.raises(StudyError, match="04_error_maps needs 09_train_convolutional, which cannot be executed before"):
+        profiles.notebooks("small", parameters)
 
 
 def test_unknown_profile_is_refused(project, make, good):
@@ -326,7 +426,7 @@ def test_without_mnist_the_digits_are_taken_and_it_is_said(monkeypatch, capsys, 
         raise StudyError("MNIST could not be downloaded.")
 
     monkeypatch.setattr(data, "download", unavailable)
-    monkeypatch.setattr(report, "run", lambda profile, jobs, fallback: tmp_path / profile / "index.html")
+    monkeypatch.setattr(report, "run", lambda profile, jobs, fallback, without: tmp_path / profile / "index.html")
     for _ in range(2):
         assert report.main([]) == 0
         said = capsys.readouterr().err

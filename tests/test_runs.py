@@ -56,6 +56,18 @@ def test_missing_input_names_the_notebook_that_makes_it(run):
         run.artifact("model.keras", made_by="02_train")
 
 
+def test_trained_models_by_name(run):
+    with pytest.raises(StudyError, match="no model 'cnn'; expected one of dense, wide, conv"):
+        run.trained("cnn")
+    with pytest.raises(StudyError, match="artifacts/vae.keras is missing; .*: run 10_train_variational first"):
+        run.trained("vae")
+    for file in ("model.keras", "vae.keras"):
+        run.new_artifact(file).touch()
+    run.finish({})
+    assert run.trained("dense") == run.folder / "artifacts" / "model.keras"
+    assert run.trained("vae") == run.folder / "artifacts" / "vae.keras"
+
+
 def test_figures_are_saved_twice_and_described(run, digits):
     figure = figures.image_rows({"one": digits.x_test[:3]}, "Three images.")
     run.show("01_three", figure)
@@ -128,6 +140,17 @@ def test_comparison_lists_no_interval_ends_that_are_inside():
     assert "mse.low" not in repr(comparison)
     assert "a.test.mse.high: OUTSIDE" in repr(comparison)
     assert comparison.summary == "reproduced 2 of 3 metrics"
+
+
+def test_durations_are_kept_and_never_compared(run):
+    reference = {"a.train.seconds": {"value": 9.0, "rtol": 0.1}, "a.test.mse": {"value": 1.0, "rtol": 0.1}}
+    measured = {"a.test.mse": 1.0, "a.train.seconds": 3.0, "a.test.seconds_per_10000": 2.0}
+    comparison = runs.Comparison(measured, reference)
+    assert list(comparison.table.index) == ["a.test.mse"]
+    assert comparison.summary == "reproduced 1 of 1 metrics"
+    run.finish(measured)
+    assert runs.read_json(run.folder / "metrics.json") == measured
+    assert not runs.is_duration("seconds.test.mse")
 
 
 def test_profile_without_reference_has_nothing_to_compare():

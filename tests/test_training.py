@@ -20,10 +20,10 @@ def network(seed=7):
     return models.dense_autoencoder(hidden=(16,), latent_dim=4).autoencoder
 
 
-def fit(digits, model=None, settings=PLAIN, more=(), state_folder=None):
+def fit(digits, model=None, settings=PLAIN, more=(), state_folder=None, task=None):
     """Train a small network; its weights as one vector, and the history."""
-    model = model or network()
-    history = training.fit(model, digits.pixels_train, digits.pixels_val, settings, more, state_folder)
+    model, task = model or network(), task or training.Reconstruct()
+    history = training.fit(model, digits.pixels_train, digits.pixels_val, settings, more, state_folder, task)
     return flat(model), history
 
 
@@ -105,6 +105,80 @@ def test_every_epoch_is_a_permutation_of_its_own():
     assert not np.array_equal(late, second)
     ((_, late),) = training._epochs(1000, training.Settings(epochs=2), first=1).as_numpy_iterator()
     np.testing.assert_array_equal(late, second)
+
+
+# --- tasks -----------------------------------------------------------------------------------------------------------
+
+GREY = np.linspace(0, 1, 40 * 784, dtype="float32").reshape(40, 784)
+SEED = np.array([3, 4], "int32")
+
+
+def test_reconstruction_shows_and_asks_for_the_image():
+    shown, asked = training.Reconstruct()(GREY, SEED)
+    assert shown is GREY
+    assert asked is GREY
+
+
+def test_denoising_shows_noise_and_asks_for_the_clean_image():
+    middle = np.full((2000, 784), 0.5, "float32")  # so far from 0 and 1 that little is cut
+    shown, asked = (np.asarray(part) for part in training.Denoise(0.0, 0.2)(middle, SEED))
+    assert asked is middle
+    levels = (shown - middle).std(axis=1)
+    assert 0 <= levels.min() < 0.01
+    assert 0.19 < levels.max() < 0.22
+    np.testing.assert_allclose(levels.mean(), 0.1, atol=0.005)  # of a uniform distribution from 0 to 0.2
+    np.testing.assert_allclose((shown - middle).mean(), 0, atol=0.001)
+    np.testing.assert_allclose((training.Denoise(0.1, 0.1)(middle, SEED)[0] - middle).numpy().std(), 0.1, rtol=0.01)
+    shown = training.Denoise(1.0, 1.0)(GREY, SEED)[0].numpy()
+    assert shown.min() == 0
+    assert shown.max() == 1
+
+
+def test_binary_images_have_the_grey_values_as_probabilities():
+    shown, asked = training.Binarise()(np.repeat(GREY[:, ::8], 500, axis=0), SEED)
+    assert shown is asked
+    assert set(np.unique(shown)) == {0, 1}
+    shares = shown.numpy().reshape(40, 500, -1).mean(axis=(1, 2))
+    np.testing.assert_allclose(shares, GREY.mean(axis=1), atol=0.01)
+    white, black = np.ones((5, 784), "float32"), np.zeros((5, 784), "float32")
+    assert training.Binarise()(white, SEED)[0].numpy().all()
+    assert not training.Binarise()(black, SEED)[0].numpy().any()
+
+
+@pytest.mark.parametrize("task", [training.Denoise(), training.Binarise()])
+def test_a_tasks_randomness_follows_its_seed(task):
+    first, again, other = (np.asarray(task(GREY, np.array(s, "int32"))[0]) for s in ([1, 2], [1, 2], [1, 3]))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize(("least", "most"), [(0.5, 0.1), (-0.1, 0.1), (0.0, np.inf)])
+def test_impossible_noise_is_refused(least, most):
+    with pytest.raises(StudyError, match="expected two standard deviations of at least 0, the smaller first"):
+        training.Denoise(least, most)
+
+
+@pytest.mark.parametrize("compiler", ["xla", "none"])
+def test_every_epoch_and_step_draws_anew_and_validation_does_not(digits, compiler):
+    """A network that draws what it is shown has the noise itself as its loss."""
+    seen = keras.Sequential([keras.Input((784,)), keras.layers.Dense(784, use_bias=False, activation=lambda x: x)])
+    seen.set_weights([np.eye(784)])
+    still = training.Settings(4, 300, 1e-30, compiler=compiler)
+    fitted = training.fit(seen, digits.pixels_train, digits.pixels_val, still, task=training.Denoise(0.3, 0.3))
+    assert len(set(fitted.history["loss"])) == 4
+    assert len(set(fitted.history["val_loss"])) == 1
+
+
+def test_training_on_noise_is_worth_it_on_noise(digits):
+    noisy = training.Denoise(0.5, 0.5)
+    x = np.asarray(noisy(digits.x_test, SEED)[0])
+    errors = []
+    for task in (training.Reconstruct(), noisy):
+        keras.utils.set_random_seed(0)
+        model = models.dense_autoencoder(hidden=(64,), latent_dim=32).autoencoder
+        training.fit(model, digits.pixels_train, digits.pixels_val, training.Settings(15, 50), task=task)
+        errors.append(np.square(model.predict(x, verbose=0) - digits.x_test).mean())
+    assert errors[1] < 0.9 * errors[0]
 
 
 # --- what compiles ---------------------------------------------------------------------------------------------------
@@ -198,6 +272,31 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(digits, tmp_path, capsys
     said = capsys.readouterr().out
     assert "going on after epoch 2" in said
     assert "going on after epoch 3" in said
+
+
+def variational():
+    keras.utils.set_random_seed(7)
+    return models.variational_autoencoder(hidden=(16,), latent_dim=4).autoencoder
+
+
+@pytest.mark.parametrize(
+    ("build", "task"), [(network, training.Denoise()), (variational, training.Binarise())], ids=["noise", "codes"]
+)
+def test_what_is_drawn_goes_on_as_well(digits, tmp_path, build, task):
+    expected, _ = fit(digits, build(), task=task)
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, build(), more=[Interrupt(2)], state_folder=tmp_path, task=task)
+    weights, _ = fit(digits, build(), more=[Interrupt(99)], state_folder=tmp_path, task=task)
+    np.testing.assert_array_equal(weights, expected)
+    plain, _ = fit(digits, build())
+    assert not np.array_equal(weights, plain)
+
+
+def test_a_run_with_another_task_is_not_taken_up(digits, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+    fit(digits, more=[Interrupt(99)], state_folder=tmp_path, task=training.Denoise(0.0, 0.3))
+    assert "differs in task" in capsys.readouterr().out
 
 
 def test_the_same_model_goes_on_when_its_cell_is_run_again(digits, tmp_path, capsys):

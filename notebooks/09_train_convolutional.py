@@ -1,0 +1,422 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Train convolutional and denoising autoencoders
+#
+# **What you will do.** Train the study's relatives: a convolutional autoencoder with as long a code, the same with 30 numbers, and
+# denoising variants of the dense and of the convolutional network. Two more networks are trained for nothing but the comparison.
+#
+# **What you will learn.** How much of the convolutional network's lead is due to its convolutions, and how much to its schedule
+# and to its size, which usually change with them; what training on noisy images is worth, beside a median filter and PCA, and
+# what it costs.
+#
+# **What you need.** The model of `02_train`. **Time.** Some 20 minutes on two cores, half of it for three convolutional
+# networks; half a minute for the embedded digits.
+
+# %% [markdown]
+# ## Parameters
+
+# %% tags=["parameters"]
+profile: str = "mnist"  # the run's folder, reports/<profile>/
+dataset: str = "mnist"  # the data set that 02_train was given
+seed: int = 0  # of weights, minibatches, noise and the bootstrap
+train: list = ["scheduled", "wide", "conv", "conv30", "denoising", "denoising_conv"]  # leave out what you do not need
+
+# Networks
+hidden: list = [256, 128]  # the study's
+wide_hidden: list = [512, 256]  # twice as wide
+filters: list = [32, 64]  # of the strided convolutions
+latent_dim: int = 32  # numbers in the code, as in the study
+small_latent_dim: int = 30  # of conv30, for comparison with Hinton and Salakhutdinov
+
+# Training, the same for all of them
+epochs: int = 20  # passes over the training images
+batch_size: int = 64  # on MNIST's validation images a convolutional network was better off with 64 than with 128 or 256
+learning_rate: float = 0.002  # at the start; falls to 0 along a cosine
+compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
+
+# Noise
+most_noise: float = 0.5  # each training image of a denoising network has noise between 0 and this standard deviation
+noise_levels: list = [0.0, 0.1, 0.2, 0.3, 0.5, 0.7]  # of the test images; one beyond what the networks were trained for
+margin_level: float = 0.5  # the level at which the margin is stated
+salt: float = 0.1  # share of the pixels in salt and pepper, which no network was trained for
+choose_on: int = 2000  # validation images on which the rivals' settings are chosen at each level
+filter_sizes: list = [1, 3, 5]  # sides of the median filter
+components: list = [8, 16, 32, 64, 128]  # of PCA
+
+# Comparison with the other models
+equal_error: float = 0.015  # MSE at which the codecs are compared; about that of 32 exact PCA components
+one_class: list = ["wide", "conv", "denoising"]  # kinds that are trained on each digit alone, too
+one_class_epochs: int = 8  # as in 06_detect_anomalies, likewise the next two
+one_class_batch_size: int = 64
+one_class_learning_rate: float = 0.002
+
+# %% [markdown]
+# ## Load the images and the study's model
+
+# %%
+import time
+
+from ae_lib import anomaly, codec, data, figures, metrics, models, runs, scorecard, training
+
+import keras
+import numpy as np
+import pandas as pd
+from scipy.ndimage import median_filter
+from sklearn.decomposition import PCA
+
+run = runs.Run(profile, "09_train_convolutional")
+dense = keras.models.load_model(run.artifact("model.keras", made_by="02_train"))
+dense.name, dense.input_shape, dense.output_shape
+
+# %%
+images = data.load(dataset)
+x = images.x_test
+images
+
+# %% [markdown]
+# ## Build
+#
+# - `scheduled`: the study's network, 784-256-128-32 and back, under the new schedule;
+# - `wide`: twice as wide;
+# - `conv`: two convolutions with a stride of 2, mirrored by transposed ones, and no hidden layer between them and the code;
+# - `conv30`: the same with a code of 30 numbers;
+# - `denoising` and `denoising_conv`: `scheduled` and `conv` once more, shown noisy images and asked for the clean ones.
+#
+# All take flat images and have a linear code and a sigmoid output, like the study's.
+
+# %%
+builders = {
+    "scheduled": (models.dense_autoencoder, hidden, latent_dim),
+    "wide": (models.dense_autoencoder, wide_hidden, latent_dim),
+    "conv": (models.convolutional_autoencoder, filters, latent_dim),
+    "conv30": (models.convolutional_autoencoder, filters, small_latent_dim),
+    "denoising": (models.dense_autoencoder, hidden, latent_dim),
+    "denoising_conv": (models.convolutional_autoencoder, filters, latent_dim),
+}
+
+
+def build(name):
+    keras.utils.set_random_seed(seed)
+    builder, layers, code = builders[name]
+    return builder(data.PIXELS, layers, code)
+
+
+built = {name: build(name) for name in builders if name in train}
+parameters = {name: model.autoencoder.count_params() for name, model in built.items()}
+pd.Series({"dense": dense.count_params(), **parameters}, name="parameters").to_frame()
+
+# %% [markdown]
+# A convolution looks at 3 × 3 pixels and uses the same weights everywhere: nearly all of the convolutional network's weights
+# are those of the two dense layers around its code.
+
+# %%
+shown = models.convolutional_autoencoder(data.PIXELS, filters, latent_dim)
+both = [("encoder", layer) for layer in shown.encoder.layers] + [("decoder", layer) for layer in shown.decoder.layers]
+columns = ["half", "layer", "shape of an image", "parameters"]
+pd.DataFrame([(half, f.name, f.output.shape[1:], f.count_params()) for half, f in both], columns=columns)
+
+# %% [markdown]
+# ## Train
+#
+# Adam and binary cross-entropy as in `02_train`, but smaller minibatches and a step size that falls along a cosine (Loshchilov
+# and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, without the restarts), the same for all
+# networks here. A denoising network is shown x + σ ε, cut to [0, 1], with a σ of its own for each image, drawn anew in each
+# epoch (Vincent et al., "Stacked denoising autoencoders", JMLR 11, 2010).
+
+# %%
+decay = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * -(-len(images.y_train) // batch_size))
+settings = training.Settings(epochs, batch_size, decay, seed, compiler)
+tasks = {name: training.Denoise(most=most_noise) for name in ("denoising", "denoising_conv")}
+pd.Series({name: tasks.get(name, training.Reconstruct()) for name in built}, name="task").to_frame()
+
+# %% tags=["nbval-ignore-output"]
+pixels, history, seconds = (images.pixels_train, images.pixels_val, settings), {}, {}
+for name, model in built.items():
+    begun, task = time.perf_counter(), tasks.get(name, training.Reconstruct())
+    fitted = training.fit(model.autoencoder, *pixels, state_folder=run.folder / "state", task=task)
+    history[name], seconds[name] = fitted.history["val_loss"], time.perf_counter() - begun
+    model.autoencoder.save(run.new_artifact(f"{name}.keras"))
+pd.Series(seconds, name="seconds of training").to_frame().round(1)
+
+# %%
+floor = metrics.entropy(images.x_val).mean()
+curves = {name: pd.DataFrame({"mean": np.subtract(loss, floor)}) for name, loss in history.items()}
+for curve in curves.values():
+    curve.index = curve.index + 1
+caption = (
+    f"Figure 9.1. {images.title}: excess of the validation loss above its floor. After {epochs} epochs: "
+    + ", ".join(f"{name} {curve['mean'].iloc[-1]:.4f}" for name, curve in curves.items())
+    + ". The denoising networks see noisy images here, too."
+)
+run.show("09_loss_curves", figures.lines(curves, caption, "epoch", "excess BCE / nats per pixel", log=True))
+
+# %% [markdown]
+# ## Measure the reconstructions
+#
+# As in `03_evaluate`, beside PCA with its values cut to [0, 1].
+
+# %%
+autoencoders = {"dense": dense, **{name: model.autoencoder for name, model in built.items()}}
+drawn = {name: scorecard.through(autoencoder, x) for name, autoencoder in autoencoders.items()}
+for size in (latent_dim, small_latent_dim):
+    pca = PCA(size, svd_solver="covariance_eigh").fit(images.x_train)
+    drawn[f"PCA-{size}"] = pca.inverse_transform(pca.transform(x)).clip(0, 1)
+scores = {name: metrics.score(x, y) for name, y in drawn.items()}
+{name: table.shape for name, table in scores.items()}
+
+# %% tags=["nbval-ignore-output"]
+kept = ["excess_bce", "mse", "sse", "psnr", "ssim"]
+means = {name: table[kept].apply(metrics.interval, seed=seed, result_type="reduce") for name, table in scores.items()}
+pd.DataFrame(means).T.rename_axis(index=f"{images.title}, test, mean [95 % interval]")
+
+# %% [markdown]
+# What does the convolutional network owe to its convolutions? From the study's network to it in three steps, each
+# compared image by image: *yes* or *no* if the 95 % interval of the mean difference in squared error leaves out 0, else
+# *undecided*.
+
+# %%
+ladder = {
+    "the schedule lowers the error": ("scheduled", "dense"),
+    "twice the width lowers it": ("wide", "scheduled"),
+    "convolutions lower it below that": ("conv", "wide"),
+    "30 numbers do, too": ("conv30", "wide"),
+}
+steps = {claim: pair for claim, pair in ladder.items() if set(pair) <= set(scores)}
+verdicts = {claim: metrics.better("sse", scores[a]["sse"], scores[b]["sse"], seed) for claim, (a, b) in steps.items()}
+verdicts
+
+# %% tags=["nbval-ignore-output"]
+gains = {
+    claim: metrics.interval(scores[b]["sse"] - scores[a]["sse"], seed).as_metrics("gain")
+    for claim, (a, b) in steps.items()
+}
+pd.DataFrame(gains).T.rename_axis(index=f"{images.title}, test: fall of the SSE per image").round(3)
+
+# %%
+rng = np.random.default_rng(seed)
+chosen = [rng.choice(np.flatnonzero(images.y_test == label)) for label in np.unique(images.y_test)]
+rows = {
+    "test image": x,
+    **{name: drawn[name] for name in ("conv", "wide", "dense", f"PCA-{latent_dim}") if name in drawn},
+}
+caption = (
+    f"Figure 9.2. {images.title}: test images drawn at random and what is left of them after {latent_dim} numbers. SSE per image: "
+    + ", ".join(f"{name} {scores[name]['sse'].mean():.2f}" for name in list(rows)[1:])
+    + "."
+)
+run.show("09_reconstructions", figures.image_rows({name: y[chosen] for name, y in rows.items()}, caption))
+
+# %%
+classes = np.unique(images.y_test)
+by_class = {
+    name: pd.DataFrame(
+        [metrics.interval(scores[name]["sse"][images.y_test == k], seed) for k in classes], index=classes
+    )
+    for name in ("dense", "scheduled", "wide", "conv")
+    if name in scores
+}
+best = {k: min(by_class, key=lambda name: by_class[name]["mean"][k]) for k in classes}
+leader = max(by_class, key=list(best.values()).count)
+caption = (
+    f"Figure 9.3. {images.title}: squared error by class, with 95 % intervals. The network `{leader}` has the least in "
+    f"{list(best.values()).count(leader)} of {len(classes)} classes."
+)
+run.show("09_error_by_class", figures.intervals_by_group(by_class, caption, "class", "SSE per image"))
+
+# %% [markdown]
+# ## Add noise
+#
+# Gaussian noise of several strengths on the test images. Who finds the clean image? The denoising networks; their plain
+# twins, which were never shown noise; a **median filter**; and **PCA**, whose first components hold more digit than noise. The
+# filter's size and the number of components are chosen at each level on noisy validation images, an advantage that the
+# networks do not have: each of them serves all levels.
+
+# %%
+wide_pca = PCA(max(components), svd_solver="covariance_eigh").fit(images.x_train)
+
+
+def filtered(noisy, size):
+    return median_filter(noisy.reshape(-1, data.SIDE, data.SIDE), (1, size, size)).reshape(noisy.shape)
+
+
+def projected(noisy, count):
+    codes, axes = wide_pca.transform(noisy)[:, :count], wide_pca.components_[:count]
+    return (codes @ axes + wide_pca.mean_).clip(0, 1)
+
+
+rivals = {"median filter": (filtered, filter_sizes), "PCA": (projected, components)}
+print(f"PCA keeps {wide_pca.explained_variance_ratio_.sum():.0%} of the variance in {max(components)} components")
+
+
+# %%
+def chosen_setting(function, settings, noisy):
+    errors = {s: metrics.mse(images.x_val[:choose_on], function(noisy, s)).mean() for s in settings}
+    return min(errors, key=errors.get)
+
+
+noises = {level: ("gaussian_noise", level) for level in noise_levels} | {"salt and pepper": ("salt_and_pepper", salt)}
+noisy_val = {level: anomaly.corrupt(images.x_val[:choose_on], *noise, seed + 1) for level, noise in noises.items()}
+settled = {
+    rival: {level: chosen_setting(function, options, some) for level, some in noisy_val.items()}
+    for rival, (function, options) in rivals.items()
+}
+pd.DataFrame(settled).T.rename_axis(index=f"{images.title}, chosen on validation", columns="noise")
+
+# %%
+networks = [name for name in ("scheduled", "denoising", "conv", "denoising_conv") if name in autoencoders]
+noisy = {level: anomaly.corrupt(x, *noise, seed) for level, noise in noises.items()}
+cleaned = {name: {k: scorecard.through(autoencoders[name], some) for k, some in noisy.items()} for name in networks}
+cleaned |= {name: {k: rivals[name][0](noisy[k], setting) for k, setting in by.items()} for name, by in settled.items()}
+cleaned["noisy image"] = noisy
+noise_error = {name: {k: metrics.mse(x, y) for k, y in by.items()} for name, by in cleaned.items()}
+list(cleaned)
+
+# %% tags=["nbval-ignore-output"]
+mean_error = pd.DataFrame(noise_error).map(metrics.interval, seed=seed)
+mean_error.rename_axis(index=f"{images.title}, test: noise", columns="MSE to the clean image [95 % interval]")
+
+# %%
+curves = {name: pd.DataFrame(list(mean_error[name][noise_levels]), index=noise_levels) for name in mean_error.columns}
+at = {name: curve["mean"][margin_level] for name, curve in curves.items()}
+caption = (
+    f"Figure 9.4. {images.title}: error against the clean test image, with 95 % intervals. The denoising networks were trained with "
+    f"up to σ = {most_noise:g}. At {margin_level:g}: "
+    + ", ".join(f"{name} {value:.4f}" for name, value in at.items())
+    + "."
+)
+run.show("09_noise", figures.lines(curves, caption, "standard deviation of the noise σ", "MSE per pixel"))
+
+# %%
+rows = {"clean": x[chosen], "noisy": noisy[margin_level][chosen]}
+rows |= {name: by[margin_level][chosen] for name, by in cleaned.items() if name != "noisy image"}
+caption = (
+    f"Figure 9.5. {images.title}: test images with noise of σ = {margin_level:g}, and what each method makes of them. The median "
+    f"filter's side is {settled['median filter'][margin_level]} pixels, PCA has {settled['PCA'][margin_level]} components."
+)
+run.show("09_denoised", figures.image_rows(rows, caption))
+
+# %% [markdown]
+# **The margin**, image by image: by what factor does training on noise lower the error, and what does it cost where there is no
+# noise?
+
+
+# %%
+def compared(first, second, level):
+    ours, theirs = (noise_error[name][level] for name in (first, second))
+    return metrics.better("mse", ours, theirs, seed), theirs.mean() / ours.mean()
+
+
+pairs = [("denoising", "scheduled"), ("denoising_conv", "conv"), ("denoising_conv", "denoising")]
+pairs += [(name, rival) for name in ("denoising", "denoising_conv") for rival in rivals]
+pairs = [pair for pair in pairs if set(pair) <= set(cleaned)]
+margins = {pair: {level: compared(*pair, level) for level in noises} for pair in pairs}
+
+# %% tags=["nbval-ignore-output"]
+words = {
+    f"{a} against {b}": {level: f"{v}, {factor:.2f}" for level, (v, factor) in by.items()}
+    for (a, b), by in margins.items()
+}
+pd.DataFrame(words).T.rename_axis(index=f"{images.title}, test", columns="less error? factor")[list(noises)]
+
+# %%
+for (a, b), by in margins.items():
+    print(f"σ = {margin_level:g}, {a} beats {b}: {by[margin_level][0]}")
+
+# %% [markdown]
+# ## Ask what the codes are good for
+#
+# The measures of `05_explore_latent_space`, `06_detect_anomalies` and `07_compress_images`, in short, for each network trained
+# here: k-NN and a linear probe on its codes; for some of them the mean AUROC of ten one-class networks of the kind, scored by
+# the squared error, one seed; bits per image at an equal error, with the decoder as it was trained. For the study's network and PCA, which
+# have their own notebooks, only what these do not measure. `12_compare_models` puts them side by side.
+
+# %% tags=["nbval-ignore-output"]
+measured = {f"{name}.train.seconds": value for name, value in seconds.items()}
+for name, model in built.items():
+    measured |= scorecard.measure(name, model.autoencoder, images, equal_error, seed)
+one_class_settings = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
+for name in [name for name in one_class if name in built]:
+    measured |= scorecard.detection(name, built[name].autoencoder, images, one_class_settings, seed)
+
+# %%
+fitted = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
+halves = models.halves(dense)[1:]
+codecs = {
+    "dense": codec.from_autoencoder(*halves, images.pixels_train),
+    "pca": codec.from_pca(wide_pca, images.pixels_train),
+}
+for name, own in codecs.items():
+    measured |= scorecard.compression(name, own, x, equal_error)
+measured |= scorecard.duration("dense", lambda some: scorecard.through(dense, some), x)
+measured |= scorecard.duration("pca", lambda some: fitted.inverse_transform(fitted.transform(some)), x)
+measured["pca.code_size"] = latent_dim
+measured["pca.parameters"] = fitted.components_.size + fitted.mean_.size
+
+# %% tags=["nbval-ignore-output"]
+table = pd.Series(measured).rename_axis("metric")
+table = table[~table.index.str.contains("low|high|bce|mse$|psnr|ssim")]
+table.index = pd.MultiIndex.from_tuples([(name.split(".")[0], name.partition(".")[2]) for name in table.index])
+table.unstack(0).drop(columns="oneclass", errors="ignore").rename_axis(index=images.title).round(4)
+
+# %% [markdown]
+# ## Decide
+#
+# Published for a code of 30 numbers on MNIST, squared error per image on the test set: 3.00 for an autoencoder with pretraining,
+# 13.87 for PCA (Hinton and Salakhutdinov, Science 313, 2006, trained on all 60,000 images). Nothing here is pretrained.
+
+# %%
+reached = {"conv30": 3.00, f"PCA-{small_latent_dim}": 13.87}
+published = pd.Series(reached, name="published SSE").to_frame()
+published
+
+# %% tags=["nbval-ignore-output"]
+published["here [95 % interval]"] = {name: means[name]["sse"] for name in reached if name in means}
+published
+
+# %% [markdown]
+# ## Keep the results
+
+# %%
+names = {"median filter": "median_filter", "PCA": "pca_filter", "noisy image": "noisy"}
+levels = {level: f"noise_{level:g}".replace(".", "_") for level in noise_levels} | {
+    "salt and pepper": "salt_and_pepper"
+}
+for method, by in mean_error.items():
+    for level, value in by.items():
+        measured |= value.as_metrics(f"{names.get(method, method)}.test.mse_{levels[level]}")
+for (a, b), by in margins.items():
+    key = f"{names.get(a, a)}.test.margin_over_{names.get(b, b)}"
+    measured |= {f"{key}_{levels[level]}": factor for level, (_, factor) in by.items()}
+
+# %%
+claims = [
+    (
+        f"{claim[0].upper()}{claim[1:]}: SSE per image, `{a}` against `{b}`",
+        means[a]["sse"],
+        means[b]["sse"],
+        verdicts[claim],
+    )
+    for claim, (a, b) in steps.items()
+]
+claims += [
+    (f"Noise of σ = {margin_level:g}: `{a}` finds the clean image better than {b}: MSE", mean_error[a][margin_level],
+     mean_error[b][margin_level], by[margin_level][0])
+    for (a, b), by in margins.items()
+]  # fmt: skip
+comparison = run.finish(measured, claims)
+comparison
+
+# %% tags=["nbval-ignore-output"]
+comparison.table.rename_axis(columns=images.title)
+
+# %% [markdown]
+# **Read next.** `10_train_variational` puts a probability on images; `12_compare_models` compares all models.
+# On why strided convolutions do as well as pooling: Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for simplicity: the
+# all convolutional net", ICLR 2015 workshop.
