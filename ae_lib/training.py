@@ -157,7 +157,8 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None, task=R
         but for ``epochs``, callbacks, task, versions) does not see it.
     task : Reconstruct, Denoise or Binarise
         What the network is shown and what it has to draw. What is random in it depends on the seed, the epoch and the step;
-        in validation on the seed and the step alone.
+        in validation on the seed and the step alone. Codes are drawn by the model's own layer, whose state is kept with the
+        weights and goes on from epoch to epoch, in validation as well.
 
     Returns
     -------

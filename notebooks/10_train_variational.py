@@ -279,7 +279,10 @@ for other in ("pca", "dense"):
 # %%
 rng, count = np.random.default_rng(seed), min(drawn, len(x_test), len(x_val))
 codes = {name: through(model.encoder, x_train) for name, model in (("vae", vae), ("dense", dense))}
-normal = {n: rng.multivariate_normal(c.mean(axis=0), np.cov(c, rowvar=False), count) for n, c in codes.items()}
+normal = {
+    n: rng.multivariate_normal(c.mean(axis=0), np.cov(c, rowvar=False), count, method="cholesky")
+    for n, c in codes.items()
+}
 prior = rng.standard_normal((count, latent_dim))
 new = {
     "VAE, prior": through(vae.decoder, prior),
@@ -373,6 +376,10 @@ between = {name: probes.neighbours(x_train, x, neighbour_count) for name, x in m
 path_far = {name: data.PIXELS * metrics.mse(x, x_train[between[name][:, 0]]) for name, x in middles.items()}
 path_agree = {name: probes.purity(images.y_train, ids) for name, ids in between.items()}
 columns = {"SSE to the nearest training image": path_far, f"agreement of {neighbour_count} neighbours": path_agree}
+for by in columns.values():  # pair by pair
+    for name in label["vae"], label["dense"]:
+        by[f"{name} minus its cross-fade"] = by[name] - by[f"{name}, cross-fade"]
+    by[f"{label['vae']} minus {label['dense']}"] = by[label["vae"]] - by[label["dense"]]
 half_way = {c: {name: metrics.interval(v, seed) for name, v in by.items()} for c, by in columns.items()}
 pd.DataFrame(half_way).rename_axis(columns=f"{images.title}, half way, {pairs} pairs [95 % interval]")
 
