@@ -346,7 +346,9 @@ for name in [name for name in one_class if name in built]:
     measured |= scorecard.detection(name, built[name].autoencoder, images, one_class_settings, seed)
 
 # %%
+begun = time.perf_counter()
 fitted = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
+measured["pca.train.seconds"] = time.perf_counter() - begun
 halves = models.halves(dense)[1:]
 codecs = {
     "dense": codec.from_autoencoder(*halves, images.pixels_train),
