@@ -359,12 +359,13 @@ receiver.round(1)
 # ## Decide
 #
 # Does the autoencoder beat PCA at the same number of bytes? At each of its rates up to the limit PCA's error is interpolated
-# image by image, never above the straight line between its neighbours, which favours PCA; then the paired bootstrap decides.
+# image by image, never above the straight line between its neighbours, which favours PCA; below the lowest of PCA's rates it
+# may spend the bits of that one. Then the paired bootstrap decides.
 
 # %%
 pca_rates = [bits["pca", step] for step in pca_steps]
 pca_errors = np.array([errors["pca", step] for step in pca_steps])
-at_same_rate = {step: codec.error_at(bits[model, step], pca_rates, pca_errors) for step in steps}
+at_same_rate = {s: codec.error_at(max(bits[model, s], min(pca_rates)), pca_rates, pca_errors) for s in steps}
 verdicts = {step: metrics.better("mse", errors[model, step], at_same_rate[step], seed) for step in steps}
 for step in [step for step in steps if bits[model, step] <= limit]:
     print(f"step {step}, less error than PCA at the same rate: {verdicts[step]}")
