@@ -42,8 +42,8 @@ neighbour_count: int = 10  # nearest training images that are asked for their cl
 pairs: int = 500  # of test images between which is interpolated
 half_steps: int = 4  # from an end of a path to its middle
 sweep_betas: list = [0.1, 1.0, 4.0, 16.0]  # weights of the divergence, ascending
-sweep_epochs: int = 8  # enough to tell them apart
-map_epochs: int = 12  # for the VAE whose code is two numbers
+sweep_epochs: int = 5  # enough to tell them apart
+map_epochs: int = 10  # for the VAE whose code is two numbers
 map_steps: int = 20  # images along each side of its map
 
 # Comparison with the other models, as in 09_train_convolutional
