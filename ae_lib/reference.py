@@ -59,7 +59,7 @@ def measure(profile):
         ``reports/reference/<profile>.json``, as `summarise` gives it.
     """
     name = profile_file(profile).stem
-    slow = {notebook: settings for notebook, settings in SLOW.items() if notebook in notebooks(name)}
+    slow = _slow(name, load_profile(profile))
     by_seed = [_metrics(profile, seed, "auto", {}, {} if seed in SEEDS_OF_ALL else slow) for seed in SEEDS]
     elsewhere = [_metrics(profile, SEEDS[0], *machine) for machine in MACHINES]
     target = runs.REFERENCE / f"{name}.json"
@@ -89,13 +89,21 @@ def summarise(by_seed, elsewhere):
     }
 
 
+def _slow(name, parameters):
+    """What of `SLOW` a profile may do without: nothing, if its other notebooks need a model that would be left out."""
+    kept = {"dense", *(model for settings in SLOW.values() for model in (settings or {}).get("train", ()))}
+    if any(own.get("model", "dense") not in kept for own in parameters.values()):
+        return {}
+    return {notebook: settings for notebook, settings in SLOW.items() if notebook in notebooks(name)}
+
+
 def _entry(values, elsewhere):
     return {
         "value": values[0],
         "rtol": tolerance(values[0], elsewhere, values[1:]),
         "seeds": len(values),
         "mean": float(np.mean(values)),
-        "spread": float(np.std(values, ddof=1)),
+        "spread": float(np.std(values, ddof=1)) if len(values) > 1 else 0.0,
     }
 
 

@@ -5,21 +5,21 @@ import time
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import codec, metrics, models, probes
 from ae_lib.anomaly import auroc, side_by_side
-from ae_lib.training import TASKS, Reconstruct, Settings, fit
+from ae_lib.training import Settings, fit
 
 import keras
 import numpy as np
 from scipy.optimize import brentq
 
 BATCH = 1000  # images sent through a network at once
-PENALTIES = (0.01, 0.1)  # of the linear probe, as in 05_explore_latent_space
 FINEST = 4 * codec.CELL  # the smallest step that is tried; the grid on which coordinates are counted is still finer
 COARSEST = 8.0
 
 
 def through(network, x):
     """The outputs of a network for all images, batch by batch; float32."""
-    return network.predict(x, batch_size=BATCH, verbose=0)
+    # Not `predict`, which compiles each model, and warns if many are asked one after the other.
+    return np.concatenate([network(part).numpy() for part in np.split(x, range(BATCH, len(x), BATCH))])
 
 
 def reconstruction(name, x, y, seed=0):
@@ -28,7 +28,7 @@ def reconstruction(name, x, y, seed=0):
     return _named(name, {score: metrics.interval(found[score], seed) for score in metrics.SCORES})
 
 
-def features(name, encode, images, seed=0):
+def features(name, encode, images, penalties=(0.01, 0.1), seed=0):
     """Test accuracies of classifiers on codes, as a dict of metrics with intervals.
 
     k-NN votes with the training images; the linear probe's penalty is chosen on the validation images.
@@ -39,23 +39,26 @@ def features(name, encode, images, seed=0):
         The model's.
     encode : callable, (n, 784) → (n, d)
     images : ae_lib.data.Dataset
+    penalties : sequence of float
+        Candidates for the ``c`` of `ae_lib.probes.linear_probe`.
     seed : int
         Of the bootstrap.
     """
     train, val, test = map(encode, (images.x_train, images.x_val, images.x_test))
     near = probes.neighbours(train, test, 5)
     found = {f"knn{k}_accuracy": probes.vote(images.y_train, near[:, :k]) for k in (1, 5)}
-    tried = [probes.linear_probe(train, images.y_train, c) for c in PENALTIES]
+    tried = [probes.linear_probe(train, images.y_train, c) for c in penalties]
     probe = max(tried, key=lambda fitted: fitted.score(val, images.y_val))
     found["linear_probe_accuracy"] = probe.predict(test)
     return _named(name, {score: metrics.interval(y == images.y_test, seed) for score, y in found.items()})
 
 
-def compression(name, own, x, error):
-    """Bits per image at which a codec reaches an error, as a dict of one metric; empty if it never does.
+def compression(name, own, x, error, seed=0):
+    """Bits per image at which a codec reaches an error, as a dict of one metric with its interval; empty if it never does.
 
     The step is found for which the mean squared error of these very images is the one asked for, so that codecs are
-    compared at an equal error; the bits are those of the stream, header counted.
+    compared at an equal error. The bits are those of the stream, header counted; the interval is that of the images' ideal
+    code lengths, which add up to nearly as much.
 
     Parameters
     ----------
@@ -65,6 +68,8 @@ def compression(name, own, x, error):
     x : float32 array, shape (n, 784), in [0, 1]
     error : float
         Mean squared error per pixel.
+    seed : int
+        Of the bootstrap.
     """
     coordinates = own.encode(x)
 
@@ -74,13 +79,16 @@ def compression(name, own, x, error):
         return np.log(metrics.mse(x, own.decode(rounded, step)).mean() / error)
 
     ends = np.log([FINEST, COARSEST])
-    if excess(ends[0]) > 0:
+    if not excess(ends[0]) <= 0 <= excess(ends[1]):
         return {}
     step = float(np.exp(brentq(excess, *ends, xtol=1e-3)))
-    return {f"{name}.test.bits_at_equal_error": 8 * len(codec.compress(x, own, step)) / len(x)}
+    ideal = own.ideal_bits(own.quantise(coordinates, step), step)
+    bits = 8 * len(codec.compress(x, own, step)) / len(x)
+    found = metrics.interval(ideal * bits / ideal.mean(), seed)
+    return found.as_metrics(f"{name}.test.bits_at_equal_error")
 
 
-def detection(name, autoencoder, images, settings, seed=0):
+def detection(name, autoencoder, images, settings, task, seed=0):
     """Mean AUROC in the one-class protocol of 06_detect_anomalies, as a dict of one metric with its interval.
 
     For each class a network of the same layers is trained on the training images of this class alone; the score is the squared
@@ -89,11 +97,13 @@ def detection(name, autoencoder, images, settings, seed=0):
     Parameters
     ----------
     name : str
-        The model's; it is trained for the task that `ae_lib.training.TASKS` has for this name.
+        The model's.
     autoencoder : keras.Model
     images : ae_lib.data.Dataset
     settings : (int, int, float, str)
         Epochs, batch size, learning rate at the start, which falls to 0 along a cosine, and compiler.
+    task : ae_lib.training.Reconstruct, Denoise or Binarise
+        What the networks are trained for.
     seed : int
         Of initial weights and minibatches.
     """
@@ -106,7 +116,7 @@ def detection(name, autoencoder, images, settings, seed=0):
     schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(train) // batch_size))
     keras.utils.set_random_seed(seed)
     stack = models.stacked([models.anew(autoencoder) for _ in classes])
-    fit(stack, train, val, Settings(epochs, batch_size, schedule, seed, compiler), task=TASKS.get(name, Reconstruct()))
+    fit(stack, train, val, Settings(epochs, batch_size, schedule, seed, compiler), task=task)
     parts = np.split(images.x_test[:, None], range(BATCH, len(images.x_test), BATCH))
     drawn = (np.square(part - stack(np.repeat(part, len(classes), axis=1))).mean(axis=2) for part in parts)
     found = auroc(np.concatenate(list(drawn)), images.y_test[:, None] != classes)
@@ -124,7 +134,7 @@ def duration(name, reconstruct, x, repeats=5):
     return {f"{name}.test.seconds_per_10000": float(np.median(seconds)) * 10_000 / len(x)}
 
 
-def measure(name, autoencoder, images, equal_error=0.015, seed=0):
+def measure(name, autoencoder, images, equal_error=0.015, penalties=(0.01, 0.1), seed=0):
     """All of the above but `detection` about one autoencoder, and its sizes, as a dict of metrics.
 
     Parameters
@@ -135,6 +145,8 @@ def measure(name, autoencoder, images, equal_error=0.015, seed=0):
     images : ae_lib.data.Dataset
     equal_error : float
         The ``error`` of `compression`.
+    penalties : sequence of float
+        Those of `features`.
     seed : int
     """
     _, encoder, decoder = models.halves(autoencoder)
@@ -144,8 +156,8 @@ def measure(name, autoencoder, images, equal_error=0.015, seed=0):
         f"{name}.parameters": autoencoder.count_params(),
         f"{name}.code_size": encoder.output_shape[1],
         **reconstruction(name, x, through(autoencoder, x), seed),
-        **features(name, lambda some: through(encoder, some), images, seed),
-        **compression(name, own, x, equal_error),
+        **features(name, lambda some: through(encoder, some), images, penalties, seed),
+        **compression(name, own, x, equal_error, seed),
         **duration(name, lambda some: through(autoencoder, some), x),
     }
 

@@ -49,9 +49,12 @@ salt: float = 0.1  # share of the pixels in salt and pepper, which no network wa
 choose_on: int = 2000  # validation images on which the rivals' settings are chosen at each level
 filter_sizes: list = [1, 3, 5]  # sides of the median filter
 components: list = [8, 16, 32, 64, 128]  # of PCA
+wiener_levels: list = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5]  # standard deviations that the Wiener filter is told
 
 # Comparison with the other models
 equal_error: float = 0.015  # MSE at which the codecs are compared; about that of 32 exact PCA components
+penalties: list = [0.01, 0.1]  # candidates for the linear probe, as in 05_explore_latent_space
+goal: float = 3.0  # SSE per image that a code of 30 numbers is to reach, a published figure, see below
 one_class: list = ["wide", "conv", "denoising"]  # kinds that are trained on each digit alone, too
 one_class_epochs: int = 8  # as in 06_detect_anomalies, likewise the next two
 one_class_batch_size: int = 64
@@ -134,13 +137,14 @@ pd.DataFrame([(half, f.name, f.output.shape[1:], f.count_params()) for half, f i
 decay = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * -(-len(images.y_train) // batch_size))
 settings = training.Settings(epochs, batch_size, decay, seed, compiler)
 tasks = {name: training.Denoise(most=most_noise) for name in ("denoising", "denoising_conv")}
-pd.Series({name: tasks.get(name, training.Reconstruct()) for name in built}, name="task").to_frame()
+tasks = {name: tasks.get(name, training.Reconstruct()) for name in built}
+pd.Series(tasks, name="task").to_frame()
 
 # %% tags=["nbval-ignore-output"]
 pixels, history, seconds = (images.pixels_train, images.pixels_val, settings), {}, {}
 for name, model in built.items():
-    begun, task = time.perf_counter(), tasks.get(name, training.Reconstruct())
-    fitted = training.fit(model.autoencoder, *pixels, state_folder=run.folder / "state", task=task)
+    begun = time.perf_counter()
+    fitted = training.fit(model.autoencoder, *pixels, state_folder=run.folder / "state", task=tasks[name])
     history[name], seconds[name] = fitted.history["val_loss"], time.perf_counter() - begun
     model.autoencoder.save(run.new_artifact(f"{name}.keras"))
 pd.Series(seconds, name="seconds of training").to_frame().round(1)
@@ -160,7 +164,7 @@ run.show("09_loss_curves", figures.lines(curves, caption, "epoch", "excess BCE /
 # %% [markdown]
 # ## Measure the reconstructions
 #
-# As in `03_evaluate`, beside PCA with its values cut to [0, 1].
+# By the squared error and SSIM, beside PCA with its values cut to [0, 1].
 
 # %%
 autoencoders = {"dense": dense, **{name: model.autoencoder for name, model in built.items()}}
@@ -172,7 +176,7 @@ scores = {name: metrics.score(x, y) for name, y in drawn.items()}
 {name: table.shape for name, table in scores.items()}
 
 # %% tags=["nbval-ignore-output"]
-kept = ["excess_bce", "mse", "sse", "psnr", "ssim"]
+kept = ["mse", "sse", "psnr", "ssim"]  # BCE would need a clipping of its own for PCA, as in 03_evaluate
 means = {name: table[kept].apply(metrics.interval, seed=seed, result_type="reduce") for name, table in scores.items()}
 pd.DataFrame(means).T.rename_axis(index=f"{images.title}, test, mean [95 % interval]")
 
@@ -234,12 +238,14 @@ run.show("09_error_by_class", figures.intervals_by_group(by_class, caption, "cla
 # ## Add noise
 #
 # Gaussian noise of several strengths on the test images. Who finds the clean image? The denoising networks; their plain
-# twins, which were never shown noise; a **median filter**; and **PCA**, whose first components hold more digit than noise. The
-# filter's size and the number of components are chosen at each level on noisy validation images, an advantage that the
+# twins, which were never shown noise; a **median filter**; **PCA**, whose first components hold more digit than noise; and the
+# **Wiener filter**, which shrinks each principal coefficient by λ / (λ + σ²), λ being its variance, and is the best linear
+# answer to Gaussian noise of known σ. Their settings are chosen at each level on noisy validation images, an advantage that the
 # networks do not have: each of them serves all levels.
 
 # %%
-wide_pca = PCA(max(components), svd_solver="covariance_eigh").fit(images.x_train)
+full = PCA(svd_solver="covariance_eigh").fit(images.x_train)
+variance = full.explained_variance_.clip(0)
 
 
 def filtered(noisy, size):
@@ -247,12 +253,19 @@ def filtered(noisy, size):
 
 
 def projected(noisy, count):
-    codes, axes = wide_pca.transform(noisy)[:, :count], wide_pca.components_[:count]
-    return (codes @ axes + wide_pca.mean_).clip(0, 1)
+    return (full.transform(noisy)[:, :count] @ full.components_[:count] + full.mean_).clip(0, 1)
 
 
-rivals = {"median filter": (filtered, filter_sizes), "PCA": (projected, components)}
-print(f"PCA keeps {wide_pca.explained_variance_ratio_.sum():.0%} of the variance in {max(components)} components")
+def shrunk(noisy, level):
+    return full.inverse_transform(full.transform(noisy) * variance / (variance + level**2)).clip(0, 1)
+
+
+rivals = {
+    "median filter": (filtered, filter_sizes),
+    "PCA": (projected, components),
+    "Wiener filter": (shrunk, wiener_levels),
+}
+list(rivals)
 
 
 # %%
@@ -333,17 +346,17 @@ for (a, b), by in margins.items():
 # ## Ask what the codes are good for
 #
 # The measures of `05_explore_latent_space`, `06_detect_anomalies` and `07_compress_images`, in short, for each network trained
-# here: k-NN and a linear probe on its codes; for some of them the mean AUROC of ten one-class networks of the kind, scored by
+# here: k-NN and a linear probe on its codes; for some of them the mean AUROC of one-class networks of the kind, one for each class, scored by
 # the squared error, one seed; bits per image at an equal error, with the decoder as it was trained. For the study's network and PCA, which
 # have their own notebooks, only what these do not measure. `12_compare_models` puts them side by side.
 
 # %% tags=["nbval-ignore-output"]
 measured = {f"{name}.train.seconds": value for name, value in seconds.items()}
 for name, model in built.items():
-    measured |= scorecard.measure(name, model.autoencoder, images, equal_error, seed)
+    measured |= scorecard.measure(name, model.autoencoder, images, equal_error, penalties, seed)
 one_class_settings = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
 for name in [name for name in one_class if name in built]:
-    measured |= scorecard.detection(name, built[name].autoencoder, images, one_class_settings, seed)
+    measured |= scorecard.detection(name, built[name].autoencoder, images, one_class_settings, tasks[name], seed)
 
 # %%
 begun = time.perf_counter()
@@ -352,10 +365,10 @@ measured["pca.train.seconds"] = time.perf_counter() - begun
 halves = models.halves(dense)[1:]
 codecs = {
     "dense": codec.from_autoencoder(*halves, images.pixels_train),
-    "pca": codec.from_pca(wide_pca, images.pixels_train),
+    "pca": codec.from_pca(PCA(max(components), svd_solver="covariance_eigh").fit(images.x_train), images.pixels_train),
 }
 for name, own in codecs.items():
-    measured |= scorecard.compression(name, own, x, equal_error)
+    measured |= scorecard.compression(name, own, x, equal_error, seed)
 measured |= scorecard.duration("dense", lambda some: scorecard.through(dense, some), x)
 measured |= scorecard.duration("pca", lambda some: fitted.inverse_transform(fitted.transform(some)), x)
 measured["pca.code_size"] = latent_dim
@@ -370,23 +383,30 @@ table.unstack(0).drop(columns="oneclass", errors="ignore").rename_axis(index=ima
 # %% [markdown]
 # ## Decide
 #
-# Published for a code of 30 numbers on MNIST, squared error per image on the test set: 3.00 for an autoencoder with pretraining,
-# 13.87 for PCA (Hinton and Salakhutdinov, Science 313, 2006, trained on all 60,000 images). Nothing here is pretrained.
-
-# %%
-reached = {"conv30": 3.00, f"PCA-{small_latent_dim}": 13.87}
-published = pd.Series(reached, name="published SSE").to_frame()
-published
+# Published for a code of 30 numbers on MNIST, squared error per image: 3.00 for an autoencoder with pretraining, 13.87 for PCA
+# (Hinton and Salakhutdinov, Science 313, 2006, trained on all 60,000 images). Nothing here is pretrained, and 50,000 images
+# are. The PCA here is cut to [0, 1], as above, and in the second row not.
 
 # %% tags=["nbval-ignore-output"]
-published["here [95 % interval]"] = {name: means[name]["sse"] for name in reached if name in means}
-published
+uncut = PCA(small_latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
+raw = metrics.interval(data.PIXELS * metrics.mse(x, uncut.inverse_transform(uncut.transform(x))), seed)
+small = {name: means[name]["sse"] for name in ("conv30", f"PCA-{small_latent_dim}") if name in means}
+pd.Series(small | {f"PCA-{small_latent_dim}, not cut": raw}, name=f"{images.title}, SSE [95 % interval]").to_frame()
+
+# %%
+reached = "conv30" in means and means["conv30"]["sse"].high <= goal
+print(f"30 numbers, SSE at most {goal:.2f} with its whole interval:", "yes" if reached else "no")
 
 # %% [markdown]
 # ## Keep the results
 
 # %%
-names = {"median filter": "median_filter", "PCA": "pca_filter", "noisy image": "noisy"}
+names = {
+    "median filter": "median_filter",
+    "PCA": "pca_filter",
+    "Wiener filter": "wiener_filter",
+    "noisy image": "noisy",
+}
 levels = {level: f"noise_{level:g}".replace(".", "_") for level in noise_levels} | {
     "salt and pepper": "salt_and_pepper"
 }
@@ -412,6 +432,11 @@ claims += [
      mean_error[b][margin_level], by[margin_level][0])
     for (a, b), by in margins.items()
 ]  # fmt: skip
+if "conv30" in means:
+    verdict = "yes" if reached else "no"
+    claims.append(
+        ("30 numbers do as well as published in 2006, SSE per image", means["conv30"]["sse"], f"{goal:.2f}", verdict)
+    )
 comparison = run.finish(measured, claims)
 comparison
 

@@ -272,7 +272,7 @@ def test_a_notebook_needs_the_one_that_makes_its_model(with_models):
     assert list(needs) == [*BODIES, "09_train_convolutional", "04_error_maps"]
     assert needs["04_error_maps"] == {"09_train_convolutional"}
     small.write_text("all:\n  model: convolutional\n")
-    with pytest.raises(StudyError, match="sets model in section all to 'convolutional'; expected one of dense, wide"):
+    with pytest.raises(StudyError, match="sets model in section all to 'convolutional'; expected one of dense, scheduled"):
         profiles.load_profile("small")
 
 

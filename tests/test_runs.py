@@ -57,7 +57,7 @@ def test_missing_input_names_the_notebook_that_makes_it(run):
 
 
 def test_trained_models_by_name(run):
-    with pytest.raises(StudyError, match="no model 'cnn'; expected one of dense, wide, conv"):
+    with pytest.raises(StudyError, match="no model 'cnn'; expected one of dense, scheduled, wide, conv"):
         run.trained("cnn")
     with pytest.raises(StudyError, match="artifacts/vae.keras is missing; .*: run 10_train_variational first"):
         run.trained("vae")
