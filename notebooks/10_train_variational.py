@@ -241,14 +241,12 @@ print(f"all {latent_dim} units are active:", "yes" if active.all() else "no")
 # The grey test images, not the binary ones, from the mean code, beside PCA with as many components and the dense autoencoder of
 # `02_train`. The VAE was asked for something else: its loss counts what a code tells.
 
-
 # %%
-def through(model, x):
-    return np.concatenate([model(part).numpy() for part in np.array_split(x, -(-len(x) // 1000))])
-
-
 from_pca = pca.inverse_transform(pca.transform(x_test)).clip(0, 1)
-reconstructions = {"vae": through(vae.autoencoder, x_test), "dense": through(dense.autoencoder, x_test)}
+reconstructions = {
+    "vae": scorecard.through(vae.autoencoder, x_test),
+    "dense": scorecard.through(dense.autoencoder, x_test),
+}
 label = {"vae": f"VAE-{latent_dim}", "dense": f"dense-{dense.encoder.output_shape[1]}", "pca": f"PCA-{latent_dim}"}
 
 # %% tags=["nbval-ignore-output"]
@@ -280,16 +278,16 @@ for other in ("pca", "dense"):
 
 # %%
 rng, count = np.random.default_rng(seed), min(drawn, len(x_test), len(x_val))
-codes = {name: through(model.encoder, x_train) for name, model in (("vae", vae), ("dense", dense))}
+codes = {name: scorecard.through(model.encoder, x_train) for name, model in (("vae", vae), ("dense", dense))}
 normal = {
     n: rng.multivariate_normal(c.mean(axis=0), np.cov(c, rowvar=False), count, method="cholesky")
     for n, c in codes.items()
 }
 prior = rng.standard_normal((count, latent_dim))
 new = {
-    "VAE, prior": through(vae.decoder, prior),
-    "VAE, fitted Gaussian": through(vae.decoder, normal["vae"]),
-    "dense, fitted Gaussian": through(dense.decoder, normal["dense"]),
+    "VAE, prior": scorecard.through(vae.decoder, prior),
+    "VAE, fitted Gaussian": scorecard.through(vae.decoder, normal["vae"]),
+    "dense, fitted Gaussian": scorecard.through(dense.decoder, normal["dense"]),
 }
 
 # %% [markdown]
@@ -369,9 +367,9 @@ for question in list(questions)[:2]:
 first, second = probes.unlike_pairs(images.y_test, pairs, seed)
 paths, middles = {}, {}
 for name, model in (("vae", vae), ("dense", dense)):
-    ends = [through(model.encoder, x_test[side]) for side in (first, second)]
+    ends = [scorecard.through(model.encoder, x_test[side]) for side in (first, second)]
     walked = probes.path(*ends, 2 * half_steps + 1)
-    paths[name] = through(model.decoder, walked.reshape(-1, walked.shape[-1])).reshape(*walked.shape[:2], -1)
+    paths[name] = scorecard.through(model.decoder, walked.reshape(-1, walked.shape[-1])).reshape(*walked.shape[:2], -1)
     middles[label[name]] = paths[name][half_steps]
     middles[f"{label[name]}, cross-fade"] = (paths[name][0] + paths[name][-1]) / 2
 between = {name: probes.neighbours(x_train, x, neighbour_count) for name, x in middles.items()}
@@ -409,7 +407,7 @@ flat_fitted = fit(flat, map_epochs)
 
 # %%
 grid = variational.quantile_grid(map_steps)
-drawn_map = through(flat.decoder, grid.reshape(-1, 2)).reshape(map_steps, map_steps, -1)
+drawn_map = scorecard.through(flat.decoder, grid.reshape(-1, 2)).reshape(map_steps, map_steps, -1)
 flat_elbo = data.PIXELS * flat_fitted.history["val_loss"][-1]
 caption = (
     f"Figure 10.7. {images.title}: the images of a VAE with a code of two numbers, at the quantiles of the prior. Its validation −ELBO is "
@@ -418,8 +416,8 @@ caption = (
 run.show("10_manifold", figures.mosaics({f"{map_steps} × {map_steps} codes": drawn_map}, caption))
 
 # %%
-flat_codes = through(flat.encoder, x_test)
-ids = probes.neighbours(through(flat.encoder, x_train), flat_codes, 5)
+flat_codes = scorecard.through(flat.encoder, x_test)
+ids = probes.neighbours(scorecard.through(flat.encoder, x_train), flat_codes, 5)
 right = metrics.interval(probes.vote(images.y_train, ids) == images.y_test, seed)
 caption = (
     f"Figure 10.8. {images.title}: the codes of the test images in the same plane. The 5 nearest training codes name the class of "
@@ -447,7 +445,7 @@ sweep = {weight: swept(weight) for weight in sweep_betas}
 
 # %% tags=["nbval-ignore-output"]
 swept_posteriors = {weight: variational.posterior(model.encoder, binary["test"]) for weight, model in sweep.items()}
-swept_images = {weight: through(model.autoencoder, x_test) for weight, model in sweep.items()}
+swept_images = {weight: scorecard.through(model.autoencoder, x_test) for weight, model in sweep.items()}
 swept_parts = {
     w: variational.elbo(binary["test"], *swept_posteriors[w], variational.bernoulli(m.decoder), elbo_samples, seed)
     for w, m in sweep.items()
