@@ -208,10 +208,10 @@ tables = {
     name: pd.DataFrame([metrics.interval(costs[name][:, j], seed) for j in order], index=ranks)
     for name, order in by_cost.items()
 }
-spread = {name: table["mean"].iloc[0] / table["mean"].iloc[-1] for name, table in tables.items()}
+extremes = {name: " and ".join(f"{table['mean'].iloc[i]:.2f}" for i in (0, -1)) for name, table in tables.items()}
 caption = (
-    f"Figure 5.5. {images.title}: rise of the squared error when one unit is held at its mean, with 95 % intervals. The most costly "
-    f"unit costs {spread[model]:.1f} times the least costly for the autoencoder, {spread['pca']:.0f} times for {pca_name}."
+    f"Figure 5.5. {images.title}: rise of the squared error when one unit is held at its mean, with 95 % intervals. The most and "
+    f"the least costly unit cost {extremes[model]} for the autoencoder, {extremes['pca']} for {pca_name}."
 )
 curves = {label[name]: table for name, table in tables.items()}
 run.show("05_unit_cost", figures.lines(curves, caption, axis.format("cost"), "rise of the SSE per image"))

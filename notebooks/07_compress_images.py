@@ -302,13 +302,16 @@ if others:
 # %% [markdown]
 # PCA with more bits must win in the end: it can add components until nothing is missing, while the autoencoder's code,
 # however exact, leaves its own error. Where do the curves cross? Between measured rates the logarithm of the error is taken
-# to be linear in the bits; beyond its last rate the autoencoder keeps its last error.
+# to be linear in the bits; beyond its last rate the autoencoder keeps its last error. Below the lowest rate of either there is
+# nothing to compare.
 
 # %%
-grid = np.linspace(curves["autoencoder"].index[0], curves["PCA"].index[-1], 2000)
+lowest = max(curves[name].index[0] for name in ("autoencoder", "PCA"))
+grid = np.linspace(lowest, curves["PCA"].index[-1], 2000)
 own, linear = (np.exp(np.interp(grid, curves[n].index, np.log(curves[n]["mean"]))) for n in ("autoencoder", "PCA"))
 overtaken = next((rate for rate, first, second in zip(grid, own, linear, strict=True) if second < first), np.nan)
-ratios = {bits[model, step]: np.interp(bits[model, step], grid, own / linear) for step in shown}
+rates_shown = [bits[model, step] for step in shown if bits[model, step] >= lowest]
+ratios = dict(zip(rates_shown, np.interp(rates_shown, grid, own / linear), strict=True))
 
 # %%
 caption = (
