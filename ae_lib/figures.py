@@ -323,6 +323,8 @@ def _draw_curves(axes, curves):
     for (label, curve), style in zip(curves.items(), STYLES, strict=False):
         marker = {"markersize": 4} if len(curve) <= 20 else {"marker": "none"}
         axes.plot(curve.index, curve["mean"], label=label, **{**style, **marker})
+        if curve.index.dtype.kind == "i":  # epochs or units: no ticks between them
+            axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         if "low" in curve:
             axes.fill_between(curve.index, curve["low"], curve["high"], color=style["color"], alpha=0.2, linewidth=0)
 
