@@ -326,7 +326,8 @@ def compared(first, second, level):
     return metrics.better("mse", ours, theirs, seed), theirs.mean() / ours.mean()
 
 
-pairs = [("denoising", "scheduled"), ("denoising_conv", "conv"), ("denoising_conv", "denoising")]
+twins = [("denoising", "scheduled"), ("denoising_conv", "conv")]
+pairs = [*twins, ("denoising_conv", "denoising")]
 pairs += [(name, rival) for name in ("denoising", "denoising_conv") for rival in rivals]
 pairs = [pair for pair in pairs if set(pair) <= set(cleaned)]
 margins = {pair: {level: compared(*pair, level) for level in noises} for pair in pairs}
@@ -340,7 +341,8 @@ pd.DataFrame(words).T.rename_axis(index=f"{images.title}, test", columns="less e
 
 # %%
 for (a, b), by in margins.items():
-    print(f"σ = {margin_level:g}, {a} beats {b}: {by[margin_level][0]}")
+    if (a, b) in twins:
+        print(f"σ = {margin_level:g}, {a} beats {b}: {by[margin_level][0]}")
 
 # %% [markdown]
 # ## Ask what the codes are good for
@@ -414,8 +416,7 @@ for method, by in mean_error.items():
     for level, value in by.items():
         measured |= value.as_metrics(f"{names.get(method, method)}.test.mse_{levels[level]}")
 for (a, b), by in margins.items():
-    key = f"{names.get(a, a)}.test.margin_over_{names.get(b, b)}"
-    measured |= {f"{key}_{levels[level]}": factor for level, (_, factor) in by.items()}
+    measured[f"{names.get(a, a)}.test.margin_over_{names.get(b, b)}_{levels[margin_level]}"] = by[margin_level][1]
 
 # %%
 claims = [
