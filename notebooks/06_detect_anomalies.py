@@ -55,7 +55,6 @@ run = runs.Run(profile, "06_detect_anomalies")
 autoencoder, encoder, _ = models.halves(keras.models.load_model(run.trained(model)))
 latent_dim = encoder.output_shape[1]
 task = training.TASKS.get(model, training.Reconstruct())
-task
 
 # %%
 images = data.load(dataset)
@@ -289,7 +288,7 @@ nine = [rng.permutation(np.flatnonzero(images.y_train != k))[:left_out_images] f
 few_val = anomaly.side_by_side([images.pixels_val[images.y_val != k][:500] for k in classes])
 stack = networks(seed)
 sets = anomaly.side_by_side([images.pixels_train[i] for i in nine])
-training.fit(stack, sets, few_val, settings(len(sets), seed), task=task)
+history = training.fit(stack, sets, few_val, settings(len(sets), seed), task=task)
 
 
 # %%
