@@ -26,6 +26,7 @@ STYLES = [  # each with a line style and a marker of its own
     {"color": "#c9a13b", "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v"},
     {"color": "#6b4c86", "linestyle": (0, (1, 3)), "marker": "*"},
     {"color": "#222222", "linestyle": (0, (8, 3)), "marker": "x"},
+    {"color": "#2a8c8c", "linestyle": (0, (3, 1)), "marker": "P"},
 ]
 LOOK = {
     "font.size": 10,
