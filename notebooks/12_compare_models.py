@@ -118,10 +118,9 @@ print("missing:", "; ".join(f"{label[name]}, {measure}" for name, measure in mis
 #
 # A number would be another one **with other test images**: that is what the bootstrap interval of this run says. And it would
 # be another one **with another seed**: initial weights, order of the images, what is drawn in training and, where noise or
-# binary test images are drawn, these. For that, every
-# network has to be trained several times, which was done for the published reference of this profile; from it come means
-# over seeds, with Student's intervals. Where training takes under two minutes on MNIST there are five seeds, elsewhere
-# three. Three values make a wide interval: Student's factor is 4.3 instead of 2.8.
+# binary test images are drawn, these. For that, every network has to be trained several times, which was done for the
+# published reference of this profile, with as many seeds as are printed below; from it come means over seeds, with Student's
+# intervals. Three values make a wide interval: Student's factor is 4.3 instead of the 2.8 of five.
 
 # %%
 counts = by_measure["MSE per pixel"].counts
