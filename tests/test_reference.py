@@ -52,8 +52,9 @@ def test_measure_varies_seed_and_machine_and_nothing_else(monkeypatch, tmp_path)
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
     assert reference.main(["measure", "digits"]) == 0
     assert len(seen) == len(reference.SEEDS) + len(reference.MACHINES)
-    assert ["seed: 4" in text for text, _ in seen].count(True) == 1
-    assert ["compiler: none" in text for text, _ in seen].count(True) == 4
+    shared = [yaml.safe_load(text)["all"] for text, _ in seen]
+    assert [settings["seed"] for settings in shared] == [*reference.SEEDS, *[0] * len(reference.MACHINES)]
+    assert [settings["compiler"] for settings in shared] == ["auto"] * 6 + ["none"] * 4
     assert all("dataset: digits" in text and "batch_size: 32" in text for text, _ in seen)
     assert runs.read_json(tmp_path / "digits.json")["dense.test.mse"]["value"] == 2.0
 
