@@ -483,7 +483,7 @@ for weight in (lightest, heaviest):
 # With what `05_explore_latent_space`, `06_detect_anomalies` and `07_compress_images` measure, in short, for the comparison of all
 # models.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 vae.autoencoder.save(run.new_artifact("vae.keras"))
 measured = {
     "vae.train.seconds": train_seconds,
