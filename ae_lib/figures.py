@@ -581,7 +581,7 @@ def rank_matrix(ranks, level, caption):
     image = axes.imshow(ranks, cmap="Blues_r", aspect="auto", interpolation="nearest", **scale)
     for (i, j), rank in np.ndenumerate(ranks.to_numpy()):
         text = "–" if np.isnan(rank) else f"({rank:.0f})" if level.iloc[i, j] and rank > 1 else f"{rank:.0f}"
-        dark = np.dot(image.cmap(image.norm(rank))[:3], LUMINANCE) < 0.45
+        dark = rank > 0 and np.dot(image.cmap(image.norm(rank))[:3], LUMINANCE) < 0.45  # NaN is no colour, but white
         axes.text(
             j,
             i,
