@@ -30,11 +30,11 @@ class Autoencoder(NamedTuple):
     decoder: keras.Model
 
 
-def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32):
+def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32, bottleneck="linear"):
     """Build the fully connected autoencoder; by default 784-256-128-32-128-256-784.
 
-    Hidden layers are ReLU. The bottleneck is linear, so that a code may use both signs; without hidden layers, with a
-    linear output and squared error, the network would be PCA. The output is a sigmoid, since pixels lie in [0, 1].
+    Hidden layers are ReLU. The bottleneck is linear by default, so that a code may use both signs; without hidden layers,
+    with a linear output and squared error, the network would be PCA. The output is a sigmoid, since pixels lie in [0, 1].
 
     Parameters
     ----------
@@ -44,6 +44,8 @@ def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32):
         Units of the encoder's hidden layers; the decoder mirrors them.
     latent_dim : int
         Units of the bottleneck.
+    bottleneck : {"linear", "relu"}
+        Its activation.
 
     Returns
     -------
@@ -53,14 +55,16 @@ def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32):
     Raises
     ------
     StudyError
-        If the units of a layer are not a whole number of at least 1.
+        If the units of a layer are not a whole number of at least 1, or the bottleneck is neither.
 
     References
     ----------
     Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006.
     """
     _check_units(input_dim, *hidden, latent_dim)
-    return _mirrored(input_dim, hidden, latent_dim, layers.Dense(latent_dim, name="code"))
+    if bottleneck not in ("linear", "relu"):
+        raise StudyError(f"bottleneck is {bottleneck!r}; expected 'linear' or 'relu': change it.")
+    return _mirrored(input_dim, hidden, latent_dim, layers.Dense(latent_dim, bottleneck, name="code"))
 
 
 def convolutional_autoencoder(input_dim=784, filters=(32, 64), latent_dim=32):
@@ -261,8 +265,8 @@ def anew(autoencoder):
     encoder = halves(autoencoder).encoder
     if not _all_of(autoencoder, layers.Dense):
         return keras.models.clone_model(autoencoder)
-    hidden = [layer.units for layer in encoder.layers[1:-1]]
-    return dense_autoencoder(encoder.input_shape[1], hidden, encoder.output_shape[1]).autoencoder
+    hidden, activation = [layer.units for layer in encoder.layers[1:-1]], encoder.layers[-1].activation.__name__
+    return dense_autoencoder(encoder.input_shape[1], hidden, encoder.output_shape[1], activation).autoencoder
 
 
 def _inner_layers(autoencoder):

@@ -122,40 +122,98 @@ def load_profile(profile):
     StudyError
         For an unknown profile, section or parameter, a wrong type, or a file that is not YAML.
     """
+    path = profile_file(profile)
+    return complete(read_sections(path), path.name, path.stem)
+
+
+def read_yaml(path):
+    """The content of a YAML file; `StudyError` for one that is not YAML, or that gives a name twice, which YAML forbids."""
     import yaml
 
-    path = profile_file(profile)
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node, deep=False):
+            names = [key.value for key, _ in node.value]
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise StudyError(f"{path.name} gives {twice!r} twice; expected each name once: remove one of them.")
+            return super().construct_mapping(node, deep)
+
     try:
-        sections = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        return yaml.load(path.read_text(encoding="utf-8"), Loader)
     except yaml.YAMLError as error:
         raise StudyError(f"{path.name} is not valid YAML ({' '.join(str(error).split())}): mend it.") from error
+
+
+def read_sections(path):
+    """What a profile's file says: section to parameters, as far as their form goes; `complete` checks the rest."""
+    sections = read_yaml(path) or {}
+    check_sections(sections, path.name)
+    return {name: section or {} for name, section in sections.items()}
+
+
+def check_sections(sections, file):
+    """Raise `StudyError` unless ``sections`` maps names to parameters."""
     if not isinstance(sections, dict) or not all(isinstance(s, dict | None) for s in sections.values()):
-        raise StudyError(f"{path.name} must map notebook names to parameters; expected lines such as '02_train:'.")
-    declared = {notebook: declared_parameters(notebook) for notebook in notebooks(path.stem)}
+        raise StudyError(f"{file} must map notebook names to parameters; expected lines such as '02_train:'.")
+
+
+def complete(sections, file, profile):
+    """The full parameters of every notebook, from those of a profile's sections.
+
+    Parameters
+    ----------
+    sections : dict
+        Notebook, or `SHARED`, to its parameters.
+    file : str
+        What errors name as the place to mend.
+    profile : str
+        Decides which notebooks there are, and is their parameter ``profile``.
+
+    Returns
+    -------
+    dict
+        Notebook name to its parameters, defaults included.
+
+    Raises
+    ------
+    StudyError
+        For an unknown section or parameter, or a wrong type.
+    """
+    declared = {notebook: declared_parameters(notebook) for notebook in notebooks(profile)}
     unknown = set(sections) - {SHARED, *declared}
     if unknown:
         raise StudyError(
-            f"{path.name} has a section {sorted(unknown)[0]!r}; expected {SHARED} or one of {', '.join(declared)}."
+            f"{file} has a section {sorted(unknown)[0]!r}; expected {SHARED} or one of {', '.join(declared)}."
         )
-    shared = sections.get(SHARED) or {}
+    shared = sections.get(SHARED, {})
     everywhere = {name: kind for parameters in declared.values() for name, kind in parameters.items()}
     for name, value in shared.items():
-        _check_parameter(path.name, SHARED, name, value, everywhere)
+        check_parameter(file, SHARED, name, value, everywhere)
     result = {}
     for notebook, known in declared.items():
-        own = sections.get(notebook) or {}
+        own = sections.get(notebook, {})
         for name, value in own.items():
-            _check_parameter(path.name, notebook, name, value, known)
+            check_parameter(file, notebook, name, value, known)
         given = {
             **{name: value for name, value in shared.items() if name in known},
             **own,
-            "profile": path.stem,
+            "profile": profile,
         }
         result[notebook] = {name: given.get(name, default) for name, (_, default) in known.items()}
     return result
 
 
-def _check_parameter(file, section, name, value, known):
+def with_needed(targets, needs):
+    """Those notebooks of ``needs``, as `notebooks` gives it, that ``targets`` are or need, directly or not; in its order."""
+    wanted = set(targets)
+    for name in reversed(needs):
+        if name in wanted:
+            wanted |= needs[name]
+    return [name for name in needs if name in wanted]
+
+
+def check_parameter(file, section, name, value, known):
+    """Raise `StudyError` unless ``known``, as `declared_parameters` gives it, has a parameter that takes this value."""
     if name not in known or name == "profile":
         raise StudyError(
             f"{file} sets {name!r} in section {section}, which has no such parameter; "

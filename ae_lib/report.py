@@ -18,7 +18,14 @@ from threading import Thread
 from ae_lib import StudyError, data, runs
 from ae_lib.profiles import FOLDER, load_profile, notebooks, profile_file, read_notebook
 
-NOT_FOR_NOTEBOOKS = {"profiles.py", "pages.py", "report.py", "reference.py"}  # a change there changes no result
+NOT_FOR_NOTEBOOKS = {
+    "profiles.py",
+    "pages.py",
+    "report.py",
+    "cells.py",
+    "sweep.py",
+    "reference.py",
+}  # a change there changes no result
 NO_MNIST = ".mnist-unavailable"  # in reports/: why the last run without a profile fell back to digits
 
 
@@ -100,16 +107,19 @@ def _study(executed):
     return runs.read_json(executed)["metadata"]["study"]
 
 
-def execute(name, parameters, target, progress=None):
-    """Execute a notebook's script with papermill; call it in a process of its own, since papermill changes directory.
+def execute(notebook, parameters, target, cwd=FOLDER, progress=None):
+    """Execute a notebook with papermill; call it in a process of its own, since papermill changes directory.
 
     Parameters
     ----------
-    name : str
+    notebook : nbformat notebook
+        As `ae_lib.profiles.read_notebook` gives it.
     parameters : dict
         All of them, as `load_profile` gives them.
     target : Path
         The executed notebook. A failed one is left beside it as ``<name>.failed.ipynb``.
+    cwd : Path
+        Where its kernel runs.
     progress : text file, optional
         Gets what the notebook prints, while it prints it.
 
@@ -128,16 +138,16 @@ def execute(name, parameters, target, progress=None):
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    begun = time.monotonic()
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.ipynb")
-    failed = target.with_name(f"{target.stem}.failed.ipynb")
+    begun, name = time.monotonic(), target.stem
+    temporary = target.with_name(f".{name}.{os.getpid()}.ipynb")
+    failed = target.with_name(f"{name}.failed.ipynb")
     try:
         notebook = papermill.execute_notebook(
-            read_notebook(name),
+            notebook,
             temporary,
             parameters,
             kernel_name="python3",
-            cwd=FOLDER,
+            cwd=cwd,
             progress_bar=False,
             stdout_file=progress,
         )
@@ -212,7 +222,7 @@ def _work(name, parameters, target, watched):
     terminal, log = os.fdopen(os.dup(2), "w"), target.with_name(f"{name}.failed.log")
     with runs.explained_write_errors(target.parent), open(log, "wb") as file:
         os.dup2(file.fileno(), 2)
-    seconds = execute(name, parameters, target, _ProgressLines(name, watched, terminal))
+    seconds = execute(read_notebook(name), parameters, target, progress=_ProgressLines(name, watched, terminal))
     log.unlink()
     return seconds
 

@@ -240,9 +240,14 @@ def write_json(path, content):
 
 
 def write_text(path, text):
-    """Write a text file so that a reader finds either the old content or the new, never a part."""
+    """`write_bytes` of text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path, content):
+    """Write a file so that a reader finds either the old content or the new, never a part."""
     temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content)
     temporary.replace(path)
 
 

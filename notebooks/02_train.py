@@ -26,6 +26,7 @@ profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # or fashion_mnist, digits, or your own file's name
 hidden: list = [256, 128]  # units of the encoder's hidden layers; the decoder mirrors them
 latent_dim: int = 32  # numbers in the code; try 2 for a map, 64 for sharper images
+bottleneck: str = "linear"  # or relu, whose codes are never negative; 13_study_latent_size compares them
 epochs: int = 50  # passes over the training images; 2 for a quick look
 batch_size: int = 256  # images per step; smaller is slower, and better when there are few images
 learning_rate: float = 0.001  # the step size of Adam; this is Keras's default
@@ -54,13 +55,13 @@ images
 # %% [markdown]
 # ## Build the encoder, the decoder and their composition
 #
-# Hidden layers are ReLU, the bottleneck is linear, and the output is a sigmoid, since pixels lie in [0, 1]. Without its
+# Hidden layers are ReLU, the bottleneck is linear (the parameter), and the output is a sigmoid, since pixels lie in [0, 1]. Without its
 # hidden layers, with a linear output and squared error, this network would be PCA with as many components, which makes
 # PCA the baseline to beat.
 
 # %%
 keras.utils.set_random_seed(seed)
-model = models.dense_autoencoder(data.PIXELS, hidden, latent_dim)
+model = models.dense_autoencoder(data.PIXELS, hidden, latent_dim, bottleneck)
 model.autoencoder.count_params(), model.encoder.count_params(), model.decoder.count_params()
 
 # %%

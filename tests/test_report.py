@@ -462,5 +462,5 @@ def test_a_notebook_before_the_one_it_needs_says_so(tmp_path):
     """The study's own notebook, run on an empty folder."""
     parameters = profiles.load_profile("digits")["03_evaluate"]
     with pytest.raises(StudyError, match="03_evaluate failed. .*model.keras is missing; .*: run 02_train first"):
-        report.execute("03_evaluate", parameters, tmp_path / "03_evaluate.ipynb")
+        report.execute(profiles.read_notebook("03_evaluate"), parameters, tmp_path / "03_evaluate.ipynb")
     assert not (tmp_path / "03_evaluate.ipynb").exists()

@@ -1,0 +1,360 @@
+"""Many runs: every point of a grid of parameters is a cell of its own, executed on Dask.
+
+``python -m ae_lib.sweep NAME [--scheduler ADDRESS] [--workers N] [--models]``; ``make sweep`` calls it.
+"""
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import math
+import sys
+import time
+import traceback
+from concurrent.futures import CancelledError
+from pathlib import Path
+
+from ae_lib import StudyError, cells, profiles, runs
+from ae_lib.report import make_folders_absolute
+
+import pandas as pd
+from tqdm import tqdm
+
+FOLDER = profiles.PARAMS / "sweeps"
+KEYS = {"profile": str, "notebooks": list, "parameters": dict, "grid": dict, "limits": dict}  # of a sweep's file
+OPTIONAL = {"parameters", "limits"}
+LIMITS = {"threads": ("int", 1), "minutes": ("float", 60.0)}  # of a cell: types and defaults
+RECORD = {True: "cell.json", False: "failed.json"}  # a cell's files, by whether it is done
+ROW = ("status", "seconds", "worker", "error")  # the last columns of the table
+TABLE_EVERY = 60.0  # seconds between two writings of the table; a cell's own files are written when it arrives
+
+
+def sweep_file(name):
+    """The YAML file of a sweep, which is a name in ``notebooks/params/sweeps/`` or a path; `StudyError` if there is none."""
+    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+        raise StudyError(
+            f"There is no sweep {name!r}; expected one of {known}, or a file notebooks/params/sweeps/{name}.yaml."
+        )
+    return path
+
+
+def load_sweep(name):
+    """The cells of a sweep, in the order of its grid, whose last parameter changes fastest.
+
+    Parameters
+    ----------
+    name : str
+        As for `sweep_file`.
+
+    Returns
+    -------
+    list of ae_lib.cells.Cell
+
+    Raises
+    ------
+    StudyError
+        For anything in the file that is unknown, missing, empty, given twice or of a wrong type.
+    """
+    path = sweep_file(name)
+    content = profiles.read_yaml(path)
+    _check_keys(path.name, content)
+    limits = _limits(path.name, content.get("limits", {}))
+    base = profiles.profile_file(content["profile"])
+    sections, more = profiles.read_sections(base), content.get("parameters", {})
+    profiles.check_sections(more, path.name)
+    sections |= {name: {**sections.get(name, {}), **(own or {})} for name, own in more.items()}
+    full = profiles.complete(sections, path.name, base.stem)
+    _check_grid(path.name, content["grid"], full)
+    found = []
+    for values in itertools.product(*content["grid"].values()):
+        point = dict(zip(content["grid"], values, strict=True))
+        parameters = _at(path.name, point, full, content["notebooks"], base.stem)
+        named = {notebook: {**own, "profile": path.stem} for notebook, own in parameters.items()}
+        found.append(cells.make(point, named, cells.threads(limits["threads"]), limits["minutes"]))
+    return found
+
+
+def _check_keys(file, content):
+    if not isinstance(content, dict):
+        raise StudyError(f"{file} holds no names; expected {', '.join(KEYS)}, one to a line.")
+    for key, value in content.items():
+        if key not in KEYS:
+            raise StudyError(f"{file} has a part {key!r}; expected {', '.join(KEYS)}: correct its name.")
+        if not isinstance(value, KEYS[key]):
+            raise StudyError(f"{key} in {file} is {value!r}; expected {KEYS[key].__name__}: change it.")
+    for key in KEYS:
+        if not content.get(key) and (key in content or key not in OPTIONAL):
+            raise StudyError(f"{file} has no {key}, or nothing in it; expected at least one entry: add it.")
+
+
+def _limits(file, given):
+    for name, value in given.items():
+        profiles.check_parameter(file, "limits", name, value, LIMITS)
+        if value <= 0:
+            raise StudyError(f"{file} sets {name} in limits to {value}; expected more than 0: change it.")
+    return {name: given.get(name, default) for name, (_, default) in LIMITS.items()}
+
+
+def _check_grid(file, grid, full):
+    known = {}
+    for notebook in full:
+        known |= profiles.declared_parameters(notebook)
+    for name, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise StudyError(f"{file} gives {name} in its grid as {values!r}; expected a list of values: [1, 2].")
+        for number, value in enumerate(values):
+            profiles.check_parameter(file, "grid", name, value, known)
+            if value in values[:number]:
+                raise StudyError(f"{file} has {value!r} twice for {name} in its grid; expected each value once.")
+
+
+def _at(file, point, full, targets, profile):
+    """The parameters of the notebooks that are executed at a point: what the sweep asks for, and what that needs."""
+    parameters = {n: own | {key: point[key] for key in point if key in own} for n, own in full.items()}
+    needs = profiles.notebooks(profile, parameters)
+    for name in targets:
+        if name not in needs:
+            raise StudyError(f"{file} asks for a notebook {name!r}; expected some of {', '.join(needs)}.")
+    executed = profiles.with_needed(targets, needs)
+    for key in point:
+        if not any(key in parameters[name] for name in executed):
+            raise StudyError(
+                f"{file} varies {key}, which none of {', '.join(executed)} has; expected a parameter of theirs: leave it out, "
+                "or add a notebook."
+            )
+    return {name: parameters[name] for name in executed}
+
+
+def collect(some, folder, scheduler=None, workers=None, with_models=False, work=cells.run):
+    """Execute those cells that are not done yet, and keep what each gives when it arrives.
+
+    Parameters
+    ----------
+    some : sequence of ae_lib.cells.Cell
+    folder : Path
+        Gets ``cells/``, with a folder for each cell, ``results.csv`` and ``results.parquet``.
+    scheduler : str, optional
+        Address of a Dask scheduler. By default one is started here, with ``workers`` processes.
+    workers : int, optional
+        By default as many as there are cores for the cells' threads.
+    with_models : bool
+        Whether trained models are kept as well.
+    work : callable, (cell, with_models) → dict
+        What a worker does with a cell, as `ae_lib.cells.run`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As `table` gives it.
+
+    Raises
+    ------
+    StudyError
+        If the scheduler cannot be reached, or the folder cannot be written. What arrived before is kept.
+    """
+    waiting = {cell.name: cell for cell in some if not _is_done(folder, cell, with_models)}
+    if len(waiting) < len(some):
+        say(f"{len(some) - len(waiting)} of {len(some)} cells are done already")
+    try:
+        if waiting:
+            with _connected(scheduler, workers or _room(some)) as client:
+                _execute(waiting, folder, client, with_models, work)
+    finally:
+        results = table(some, folder)
+        write_table(results, folder)
+    return results
+
+
+def _room(some):
+    from dask.system import CPU_COUNT
+
+    return min(len(some), max(1, CPU_COUNT // int(some[0].environment.get(cells.THREADS[0], CPU_COUNT))))
+
+
+@contextlib.contextmanager
+def _connected(scheduler, workers):
+    from distributed import Client, LocalCluster
+
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            # A worker does nothing but start processes and wait for them: one thread, and no limit on its own memory.
+            options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:8787"}
+            scheduler = stack.enter_context(LocalCluster(n_workers=workers, **options))
+        try:
+            client = stack.enter_context(Client(scheduler, timeout=20))
+        except (OSError, ValueError) as error:
+            raise StudyError(
+                f"No Dask scheduler answers at {scheduler} ({error}); expected an address such as tcp://host:8786: start one, "
+                "or leave the address out."
+            ) from error
+        say(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers; dashboard: {client.dashboard_link}")
+        client.subscribe_topic("all", _tell_of_lost_worker)
+        yield client
+        client.unsubscribe_topic("all")  # lest the scheduler write to a client that has gone
+
+
+def _tell_of_lost_worker(event):
+    _, message = event
+    if message.get("action") == "remove-worker" and not message["expected"]:
+        running = ", ".join(sorted(message["processing-tasks"]))
+        say(f"worker {message['worker']} is lost; run elsewhere: {running or 'nothing'}")
+
+
+def _execute(waiting, folder, client, with_models, work):
+    from distributed import as_completed
+    from distributed.comm import CommClosedError
+
+    begun, written, total = time.monotonic(), time.monotonic(), len(waiting)
+    some = list(waiting.values())
+    futures = [client.submit(_timed, work, cell, with_models, key=cell.name, pure=False) for cell in some]
+    arriving = as_completed(futures)
+    del futures  # what has arrived is let go
+    with tqdm(total=total, unit="cell", file=sys.stderr, disable=None) as bar:
+        for arrived, future in enumerate(arriving, 1):
+            cell = waiting.pop(future.key)
+            try:
+                outcome = future.result()
+            except (CancelledError, CommClosedError) as error:
+                raise StudyError(
+                    "The Dask scheduler is gone; expected it to stay until the sweep has ended: start the sweep again, which goes "
+                    "on from what has arrived."
+                ) from error
+            except (
+                Exception
+            ) as error:  # a worker's: lost too often, or unlike this machine; it stands in the cell's row
+                outcome = {
+                    "status": "failed",
+                    "error": f"{error}",
+                    "traceback": "".join(traceback.format_exception(error)),
+                }
+            keep(outcome, cell, folder)
+            left = tqdm.format_interval((time.monotonic() - begun) / arrived * (total - arrived))
+            say(f"{arrived}/{total}  {cell.name}  {_told(outcome, cell, folder)}; {left} left")
+            bar.update()
+            if time.monotonic() - written > TABLE_EVERY:
+                write_table(table(some, folder), folder)
+                written = time.monotonic()
+
+
+def _timed(work, cell, with_models):
+    from distributed import get_worker
+
+    begun, address = time.monotonic(), get_worker().address
+    return {**work(cell, with_models), "seconds": round(time.monotonic() - begun, 1), "worker": address}
+
+
+def _told(outcome, cell, folder):
+    if outcome["status"] == "done":
+        return f"done in {outcome['seconds']:.0f} s by {outcome['worker']}"
+    shown = "".join(f"\n    {line}" for line in outcome["traceback"].strip().splitlines()[-12:])
+    return f"FAILED: {outcome['error']}{shown}\n    all of it: {folder / 'cells' / cell.name}"
+
+
+def keep(outcome, cell, folder):
+    """Keep what a worker gave for a cell in ``cells/<name>/``; a failure stands beside the last good result, not in its place."""
+    own, good = folder / "cells" / cell.name, outcome["status"] == "done"
+    with runs.explained_write_errors(folder):
+        own.mkdir(parents=True, exist_ok=True)
+        for name, text in outcome.get("notebooks", {}).items():
+            if good or name.endswith(".failed.ipynb"):
+                runs.write_text(own / name, text)
+        for name, content in outcome.get("models", {}).items():
+            runs.write_bytes(own / name, content)
+        kept = {key: outcome.get(key) for key in ("status", "metrics", "seconds", "worker", "error", "traceback")}
+        runs.write_json(own / RECORD[good], {**kept, "fingerprint": cell.fingerprint})  # last: now it is done
+        if good:
+            for path in own.glob("*failed*"):
+                path.unlink()
+
+
+def _record(folder, cell):
+    """What is kept of a cell under its present fingerprint, or None."""
+    for name in RECORD.values():
+        path = folder / "cells" / cell.name / name
+        if path.is_file() and (record := runs.read_json(path))["fingerprint"] == cell.fingerprint:
+            return record
+    return None
+
+
+def _is_done(folder, cell, with_models):
+    record = _record(folder, cell)
+    has_models = any((folder / "cells" / cell.name).glob("*.keras"))
+    return record is not None and record["status"] == "done" and (has_models or not with_models)
+
+
+def table(some, folder):
+    """The results of some cells: one row for each.
+
+    Parameters
+    ----------
+    some : sequence of ae_lib.cells.Cell
+    folder : Path
+        As for `collect`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns: what is varied; all parameters, as ``<notebook>.<parameter>``, lists as JSON; the metrics; ``status``, "done",
+        "failed" or "missing"; ``seconds``; ``worker``; ``error``.
+    """
+    return pd.DataFrame([_row(cell, _record(folder, cell) or {"status": "missing"}) for cell in some])
+
+
+def _row(cell, record):
+    every = {f"{notebook}.{key}": v for notebook, own in cell.parameters.items() for key, v in own.items()}
+    values = {key: json.dumps(v) if isinstance(v, list) else v for key, v in {**cell.point, **every}.items()}
+    rest = {"seconds": math.nan, "worker": "", "error": ""} | {
+        k: v for k, v in record.items() if k in ROW and v is not None
+    }
+    return {**values, **(record.get("metrics") or {}), **{key: rest[key] for key in ROW}}
+
+
+def write_table(results, folder):
+    """Write ``results.csv`` and ``results.parquet``."""
+    content = io.BytesIO()
+    results.to_parquet(content, index=False)
+    with runs.explained_write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        runs.write_bytes(folder / "results.parquet", content.getvalue())
+        runs.write_text(folder / "results.csv", results.to_csv(index=False))
+
+
+def say(text):
+    """Lines on standard error, above the progress bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
+
+
+def main(arguments=None):
+    """Command line; returns the exit code. A user's mistake is one sentence, without traceback."""
+    parser = argparse.ArgumentParser(prog="python -m ae_lib.sweep", description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="a name in notebooks/params/sweeps/, or a file")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786; by default one here"
+    )
+    parser.add_argument("--workers", type=int, help="processes here; by default as many as there are cores")
+    parser.add_argument("--models", action="store_true", help="keep the trained models as well")
+    options = parser.parse_args(arguments)
+    make_folders_absolute()
+    try:
+        some, name = load_sweep(options.name), f"sweeps/{sweep_file(options.name).stem}"
+        with runs.only_run(name) as folder:
+            results = collect(some, folder, options.scheduler, options.workers, options.models)
+    except StudyError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted: finished cells are kept, and the next start goes on from there")
+        return 130
+    counts = results["status"].value_counts()
+    say(
+        ", ".join(f"{count} {status}" for status, count in counts.items())
+        + f" of {len(some)}: reports/{name}/results.csv"
+    )
+    return 0 if set(counts.index) == {"done"} else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
