@@ -15,7 +15,7 @@ JOBS = $(or $(patsubst -j%,%,$(filter -j%,$(MAKEFLAGS))),$(if $(filter -j --jobs
 # Kernels run in the notebooks' folder, so a relative AE_DATA_DIR would point elsewhere there.
 ABSOLUTE = $${AE_DATA_DIR:+AE_DATA_DIR="$$(cd "$$AE_DATA_DIR" && pwd)"}
 
-.PHONY: help lab report test validate baselines reference benchmark peers lock clean
+.PHONY: help lab report sweep test validate baselines reference benchmark peers lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -26,6 +26,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 report: $(READY) ## execute what is out of date and write reports/<profile>/ (PROFILE=mnist|digits|yours, -j2)
 	@$(BIN)/python -m ae_lib.report $(PROFILE) --jobs $(JOBS)
+
+sweep: $(READY) ## execute a grid of runs on Dask and write reports/sweeps/<name>/ (SWEEP=smoke|seeds|latent_size|bottleneck|yours, SCHEDULER=tcp://…)
+	@$(BIN)/python -m ae_lib.sweep $(or $(SWEEP),smoke) $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 
 test: $(READY) ## test the library, replay the golden notebooks, check the guards: no network, no MNIST
 	$(BIN)/ruff check .
@@ -40,8 +43,8 @@ validate: $(READY) ## replay the MNIST notebooks and compare their outputs, kill
 baselines: $(READY) ## execute the paired notebooks and the golden ones again (needs MNIST)
 	@$(BIN)/python -m ae_lib.reference baselines
 
-reference: $(READY) ## measure reports/reference/<profile>.json: up to five seeds, other CPU code paths (PROFILE=mnist|digits)
-	@$(BIN)/python -m ae_lib.reference measure $(or $(PROFILE),digits)
+reference: $(READY) ## measure reports/reference/<profile>.json, as a sweep: three to ten seeds, other CPU code paths (PROFILE=mnist|digits, SCHEDULER=tcp://…)
+	@$(BIN)/python -m ae_lib.reference measure $(or $(PROFILE),digits) $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 
 benchmark: $(READY) ## race this training against Keras, PyTorch and JAX: 25 minutes, on an otherwise idle machine
 	@$(BIN)/python -m ae_lib.report benchmark

@@ -2,7 +2,7 @@
 
 One direction: ``data`` → ``models`` → ``callbacks`` → ``training`` → ``variational`` → ``metrics``, ``strokes`` → ``probes``,
 ``anomaly``, ``codec``, ``few_labels`` → ``scorecard``, ``standings`` → ``figures`` → ``runs`` → ``benchmark`` → ``report`` →
-``reference``. A module imports only from its left.
+``cells`` → ``sweep`` → ``reference``. A module imports only from its left.
 """
 
 import os

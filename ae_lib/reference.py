@@ -8,22 +8,29 @@ import contextlib
 import math
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import tomllib
 from pathlib import Path
 
-from ae_lib import StudyError, report, runs
-from ae_lib.profiles import FOLDER, SHARED, declared_parameters, load_profile, notebooks, profile_file
+from ae_lib import StudyError, cells, report, runs, sweep
+from ae_lib.profiles import (
+    FOLDER,
+    SHARED,
+    complete,
+    declared_parameters,
+    load_profile,
+    notebooks,
+    profile_file,
+    read_sections,
+    with_needed,
+)
 
 import nbformat
 import numpy as np
-import yaml
 
 GOLDEN = runs.PROJECT / "tests" / "golden"
 README_FIGURES = ("03_reconstructions",)
-SEEDS = range(5)
 # Other machines, as far as this one can play them: which compiler the training uses, and environment variables. XLA
 # takes no notice of most of these, so that most stand-ins do without it; then TensorFlow's matrix products go through
 # kernels that differ between processors.
@@ -39,32 +46,47 @@ MACHINES = [
 SAFETY = 3  # the tolerance is this many times the largest deviation seen on five stand-ins for all other machines
 MOST_FROM_SEEDS = 0.5  # seeds also draw other labels, so that some of their spread is not that of a machine
 LEAST_TOLERANCE = 1e-5  # for what is arithmetic on the data alone; other libraries may sum in another order
-# What trains for minutes is measured with the first seeds only; the later ones do with these parameters, and leave out
-# notebooks that have none here, with those that read from them.
-SEEDS_OF_ALL = SEEDS[:3]
+# How many seeds run all notebooks; how many those that are left without what trains for minutes, which train with these
+# parameters or, None, are left out with those that need them; and how many the study's network alone, as the sweep `seeds`.
+SEEDS_OF_ALL, SEEDS_OF_FAST, SEEDS_OF_CORE = 3, 5, 10
 SLOW = {"09_train_convolutional": {"train": ["scheduled", "wide", "denoising"]}, "10_train_variational": None}
+CORE = ["03_evaluate"]
 
 
-def measure(profile):
-    """Run a profile under five seeds (what is `SLOW` under three) and five other CPU settings, and write its reference file.
+def measure(profile, scheduler=None):
+    """Run a profile under several seeds and other CPU settings, as a sweep, and write its reference file.
 
     Parameters
     ----------
     profile : str
         As for `ae_lib.profiles.profile_file`.
+    scheduler : str, optional
+        As for `ae_lib.sweep.collect`; without one, the cells run one after another, each on all cores.
 
     Returns
     -------
     Path
         ``reports/reference/<profile>.json``, as `summarise` gives it.
+
+    Raises
+    ------
+    StudyError
+        If a cell failed. The others are kept in ``reports/sweeps/reference_<profile>/``.
     """
     name = profile_file(profile).stem
-    slow = _slow(name, load_profile(profile))
-    by_seed = [_metrics(profile, seed, "auto", {}, {} if seed in SEEDS_OF_ALL else slow) for seed in SEEDS]
-    elsewhere = [_metrics(profile, SEEDS[0], *machine) for machine in MACHINES]
+    by_seed = [_cell(profile, {"seed": seed}, {}) for seed in range(SEEDS_OF_CORE)]
+    elsewhere = [_cell(profile, {"seed": 0, "compiler": c, **settings}, settings) for c, settings in MACHINES]
+    with runs.only_run(f"sweeps/reference_{name}") as folder:
+        done = sweep.collect([*by_seed, *elsewhere], folder, scheduler)["status"] == "done"
+        if not done.all():
+            raise StudyError(
+                f"{(~done).sum()} of {len(done)} cells have failed; expected all to end: read why above, mend it, and start again, "
+                "which goes on from what is done."
+            )
+        found = [[sweep.metrics_of(cell, folder) for cell in some] for some in (by_seed, elsewhere)]
     target = runs.REFERENCE / f"{name}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(target, summarise(by_seed, elsewhere))
+    runs.write_json(target, summarise(*found))
     return target
 
 
@@ -97,6 +119,21 @@ def _slow(name, parameters):
     return {notebook: settings for notebook, settings in SLOW.items() if notebook in notebooks(name)}
 
 
+def _cell(profile, point, environment):
+    """A cell of all notebooks, or of those that its seed runs."""
+    file, seed = profile_file(profile), point["seed"]
+    name, sections = file.stem, read_sections(file)
+    shared = {key: point[key] for key in ("seed", "compiler") if key in point}
+    slow = _slow(name, load_profile(profile)) if seed >= SEEDS_OF_ALL else {}
+    for section, changes in {SHARED: shared, **slow}.items():
+        sections[section] = {**sections.get(section, {}), **(changes or {})}
+    parameters = complete(sections, file.name, name)
+    needs = notebooks(name, parameters)
+    left = report.left_out(needs, [notebook for notebook, changes in slow.items() if changes is None])
+    executed = with_needed(CORE if seed >= SEEDS_OF_FAST else needs, needs)
+    return cells.make(point, {n: parameters[n] for n in executed if n not in left}, environment, minutes=600.0)
+
+
 def _entry(values, elsewhere):
     return {
         "value": values[0],
@@ -123,21 +160,6 @@ def tolerance(value, elsewhere, seeds=()):
     digit = 10.0 ** math.floor(math.log10(deviation))
     # Less a hair, so that 0.003 computed as 0.0030000000000000027 stays 0.003.
     return float(f"{math.ceil(deviation / digit - 1e-9) * digit:.0e}")
-
-
-def _metrics(profile, seed, compiler, settings, slow=()):
-    sections = yaml.safe_load(profile_file(profile).read_text(encoding="utf-8")) or {}
-    changes = {notebook: slow[notebook] for notebook in slow if slow[notebook]}
-    for section, parameters in {SHARED: {"seed": seed, "compiler": compiler}, **changes}.items():
-        sections[section] = {**(sections.get(section) or {}), **parameters}
-    with tempfile.TemporaryDirectory() as folder:
-        variation = Path(folder) / profile_file(profile).name
-        variation.write_text(yaml.safe_dump(sections), encoding="utf-8")
-        report.say(f"seed {seed}, compiler {compiler}, {settings or 'this machine'}")
-        left_out = [f"--without={notebook}" for notebook in slow if not slow[notebook]]
-        command = [sys.executable, "-m", "ae_lib.report", *left_out, str(variation)]
-        subprocess.run(command, env={**os.environ, **settings, "AE_REPORTS_DIR": folder}, check=True)
-        return runs.read_json(Path(folder) / variation.stem / "metrics.json")
 
 
 def write_golden():
@@ -220,14 +242,16 @@ def main(arguments=None):
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m ae_lib.reference", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("measure", help="write reports/reference/<profile>.json").add_argument("profile")
+    measuring = commands.add_parser("measure", help="write reports/reference/<profile>.json")
+    measuring.add_argument("profile")
+    measuring.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler; by default one here")
     commands.add_parser("baselines", help="execute and store the paired and the golden notebooks")
     commands.add_parser("benchmark", help="store the notebook of the last benchmark")
     options = parser.parse_args(arguments)
     try:
         report.make_folders_absolute()
         if options.command == "measure":
-            report.say(f"wrote {measure(options.profile)}")
+            report.say(f"wrote {measure(options.profile, options.scheduler)}")
         elif options.command == "benchmark":
             write_benchmark()
         else:
@@ -235,8 +259,6 @@ def main(arguments=None):
             write_pairs()
     except StudyError as error:
         report.say(f"error: {error}")
-        return 1
-    except subprocess.CalledProcessError:  # it has said why itself
         return 1
     return 0
 

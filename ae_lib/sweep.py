@@ -279,6 +279,11 @@ def _record(folder, cell):
     return None
 
 
+def metrics_of(cell, folder):
+    """The metrics of a cell that is done, name to number."""
+    return _record(folder, cell)["metrics"]
+
+
 def _is_done(folder, cell, with_models):
     record = _record(folder, cell)
     has_models = any((folder / "cells" / cell.name).glob("*.keras"))

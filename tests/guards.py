@@ -13,7 +13,7 @@ COMPARED = 0.5  # the least share of the cells with text that nbval compares
 MACHINE_PATH = re.compile(r"(?<![\w.$~}/])/(?:root|home|Users|tmp|private|work|mnt|opt|var)/|[A-Z]:\\\\")
 # From left to right: a module imports only what stands before it.
 ORDER = ["quiet", "data", "models", "callbacks", "training", "variational", "metrics", "strokes", "probes", "anomaly", "codec", "few_labels",
-         "scorecard", "standings", "figures", "runs", "contenders", "benchmark", "profiles", "pages", "report", "reference"]  # fmt: skip
+         "scorecard", "standings", "figures", "runs", "contenders", "benchmark", "profiles", "pages", "report", "cells", "sweep", "reference"]  # fmt: skip
 
 
 def pair_agrees(script, notebook):

@@ -2,11 +2,10 @@
 
 import shutil
 
-from ae_lib import profiles, reference, runs
+from ae_lib import profiles, reference, runs, sweep
 
 import nbformat
 import pytest
-import yaml
 
 
 @pytest.mark.parametrize(
@@ -38,48 +37,59 @@ def test_summary_says_how_many_seeds_gave_a_metric_and_leaves_durations_out():
     assert found["slow"]["spread"] == pytest.approx(2**0.5)
 
 
-def test_measure_varies_seed_and_machine_and_nothing_else(monkeypatch, tmp_path):
+@pytest.fixture
+def measured(monkeypatch, tmp_path):
+    """What `measure` asks for, instead of its execution: each cell gives its number."""
     seen = []
 
-    def run(command, env, check):
-        folder = runs.Path(env["AE_REPORTS_DIR"])
-        text = runs.Path(command[-1]).read_text()
-        seen.append((text, {key: env[key] for key in env if key.startswith(("ONEDNN", "TF_NUM"))}))
-        (folder / "digits").mkdir()
-        runs.write_json(folder / "digits" / "metrics.json", {"dense.test.mse": 1.0 + len(seen)})
+    def collect(some, folder, scheduler):
+        seen.extend(some)
+        for number, cell in enumerate(some, 1):
+            status = "failed" if cell.environment.get("FAILS") else "done"
+            outcome = {"status": status, "metrics": {"dense.test.mse": float(number)}, "seconds": 1.0, "worker": ""}
+            sweep.keep(outcome, cell, folder)
+        return sweep.table(some, folder)
 
-    monkeypatch.setattr(reference.subprocess, "run", run)
+    monkeypatch.setattr(sweep, "collect", collect)
     monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    return seen
+
+
+def test_measure_varies_seed_and_machine_and_nothing_else(measured, tmp_path):
     assert reference.main(["measure", "digits"]) == 0
-    assert len(seen) == len(reference.SEEDS) + len(reference.MACHINES)
-    shared = [yaml.safe_load(text)["all"] for text, _ in seen]
-    assert [settings["seed"] for settings in shared] == [*reference.SEEDS, *[0] * len(reference.MACHINES)]
-    assert [settings["compiler"] for settings in shared] == ["auto"] * 6 + ["none"] * 4
-    assert all("dataset: digits" in text and "batch_size: 32" in text for text, _ in seen)
-    assert runs.read_json(tmp_path / "digits.json")["dense.test.mse"]["value"] == 2.0
+    machines = len(reference.MACHINES)
+    assert [cell.parameters["02_train"]["seed"] for cell in measured] == [*range(10), *[0] * machines]
+    assert [cell.parameters["02_train"]["compiler"] for cell in measured] == ["auto"] * 11 + ["none"] * 4
+    assert [cell.environment for cell in measured[-machines:]] == [settings for _, settings in reference.MACHINES]
+    own = profiles.load_profile("digits")
+    for cell in measured:
+        for name, parameters in cell.parameters.items():
+            given = {key: own[name][key] for key in ("seed", "compiler") if key in own[name]}
+            assert name == "09_train_convolutional" or {**parameters, **given} == own[name]
+    assert len({cell.name for cell in measured}) == len(measured)
+    entry = runs.read_json(tmp_path / "digits.json")["dense.test.mse"]
+    assert (entry["value"], entry["seeds"], entry["mean"]) == (1.0, 10, 5.5)
 
 
-def test_later_seeds_do_without_what_is_slow(monkeypatch, tmp_path):
-    seen = []
-
-    def run(command, env, check):
-        sections = yaml.safe_load(runs.Path(command[-1]).read_text())
-        seen.append((sections, [argument for argument in command if argument.startswith("--without")]))
-        folder = runs.Path(env["AE_REPORTS_DIR"]) / "digits"
-        folder.mkdir()
-        runs.write_json(folder / "metrics.json", {"dense.test.mse": 1.0})
-
-    monkeypatch.setattr(reference.subprocess, "run", run)
-    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+def test_later_seeds_do_without_what_is_slow(measured, monkeypatch):
     slow = {"02_train": {"epochs": 3}, "05_explore_latent_space": None, "not_written_yet": None}
     monkeypatch.setattr(reference, "SLOW", slow)
     reference.measure("digits")
-    short = [sections["all"]["seed"] for sections, _ in seen if "epochs" in sections["02_train"]]
-    assert short == [3, 4], "the other machines run everything"
-    assert all(sections["02_train"]["batch_size"] == 32 for sections, _ in seen), (
-        "the profile's own parameters are kept"
-    )
-    assert [s["all"]["seed"] for s, without in seen if without == ["--without=05_explore_latent_space"]] == short
+    everything = list(profiles.notebooks("digits"))
+    fast = [name for name in everything if name not in ("05_explore_latent_space", "12_compare_models")]
+    core = ["02_train", "03_evaluate"]
+    assert [list(cell.parameters) for cell in measured] == [
+        *[everything] * 3, *[fast] * 2, *[core] * 5, *[everything] * len(reference.MACHINES),
+    ]  # fmt: skip
+    assert [cell.parameters["02_train"]["epochs"] for cell in measured[2:5]] == [50, 3, 3]
+    assert all(cell.parameters["02_train"]["batch_size"] == 32 for cell in measured), "the profile's own are kept"
+
+
+def test_nothing_is_published_if_a_cell_failed(measured, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(reference, "MACHINES", [("none", {"FAILS": "1"})])
+    assert reference.main(["measure", "digits"]) == 1
+    assert "error: 1 of 11 cells have failed" in capsys.readouterr().err
+    assert not (tmp_path / "digits.json").exists()
 
 
 def test_measuring_an_unknown_profile_is_one_sentence(capsys):
