@@ -8,6 +8,7 @@ import contextlib
 import io
 import itertools
 import json
+import logging
 import math
 import sys
 import time
@@ -181,8 +182,10 @@ def _connected(scheduler, workers):
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             # A worker does nothing but start processes and wait for them: one thread, and no limit on its own memory.
+            # Its complaints about workers that end with it are silenced; the loss of one is told below.
             options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:8787"}
-            scheduler = stack.enter_context(LocalCluster(n_workers=workers, **options))
+            cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options)
+            scheduler = stack.enter_context(cluster)
         try:
             client = stack.enter_context(Client(scheduler, timeout=20))
         except (OSError, ValueError) as error:
