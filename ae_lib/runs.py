@@ -53,6 +53,15 @@ def reports_folder():
     return Path(os.environ.get("AE_REPORTS_DIR") or PROJECT / "reports")
 
 
+def sweep_table(name):
+    """The file of a sweep's results, one row for each cell: this machine's, or the published one; `StudyError` if there is neither."""
+    files = [reports_folder() / "sweeps" / name / "results.csv", REFERENCE / "sweeps" / f"{name}.csv"]
+    found = next((path for path in files if path.is_file()), None)
+    if found is None:
+        raise StudyError(f"There are no results of the sweep {name!r}: run make sweep SWEEP={name} first.")
+    return found
+
+
 def model_file(model):
     """The file among a run's artifacts that holds a model of `MODELS`, and the notebook that makes it."""
     if model not in MODELS:

@@ -227,7 +227,7 @@ def test_the_table_is_the_same_as_csv_and_parquet(folder, results):
     assert table.loc[0, "02_train.sizes"] == "[4, 5]"
     assert table["worker"].str.startswith("tcp://127.0.0.1").all()
     parquet = pd.read_parquet(results / "results.parquet")
-    csv = pd.read_csv(results / "results.csv", float_precision="round_trip", keep_default_na=False, na_values=[""])
+    csv = pd.read_csv(results / "results.csv", keep_default_na=False, na_values=[""])
     pd.testing.assert_frame_equal(parquet, table, check_exact=True)
     pd.testing.assert_frame_equal(csv.fillna({"error": "", "worker": ""}), table, check_exact=True, check_dtype=False)
 
