@@ -9,13 +9,14 @@ import functools
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
+from importlib.metadata import requires, version
 from pathlib import Path
 from threading import Thread
 
@@ -24,13 +25,19 @@ from ae_lib.profiles import read_notebook
 from ae_lib.report import NOT_FOR_NOTEBOOKS, execute
 
 import nbformat
+import psutil
 
-THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREADS = (
+    "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",  # TensorFlow
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",  # NumPy, SciPy, scikit-learn
+)  # fmt: skip
+# What else of the environment changes numbers. A cell has the values of the machine that made it.
+VARIABLES = ("XLA_FLAGS", "TF_ENABLE_ONEDNN_OPTS", "ONEDNN_MAX_CPU_ISA", "OPENBLAS_CORETYPE", "CUDA_VISIBLE_DEVICES")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is executed, and all that its numbers depend on but for the kind of processor; `make` makes one.
+    """What is executed, and all that its numbers depend on but for the processor; `make` makes one.
 
     Attributes
     ----------
@@ -39,7 +46,7 @@ class Cell:
     parameters : dict
         Notebook to all its parameters, in the order of execution.
     environment : dict
-        Variables for its process, such as `threads`.
+        Values of `THREADS` and `VARIABLES`; those that it lacks are not set.
     minutes : float
         After which it has failed.
     notebooks : dict
@@ -60,7 +67,7 @@ class Cell:
     def name(self):
         """Its point as text, fit for the name of a folder and unique in the sweep."""
         text = " ".join(f"{key}={value}" for key, value in self.point.items())
-        return f"{re.sub(r'[^ .=A-Za-z0-9_-]+', '', text).replace(' ', '_')[:100]}-{_sha256(self.point)[:6]}"
+        return f"{re.sub(r'[^ .=A-Za-z0-9_-]+', '', text).replace(' ', '_')[:100]}-{_sha256(self.point)[:10]}"
 
     @functools.cached_property
     def fingerprint(self):
@@ -74,21 +81,36 @@ class Cell:
 def make(point, parameters, environment, minutes=60.0):
     """A cell of this machine's notebooks; the parameters are those of `Cell`."""
     datasets = sorted({own["dataset"] for own in parameters.values() if "dataset" in own})
+    own = {name: os.environ[name] for name in VARIABLES if name in os.environ}
     notebooks = {notebook: notebook_text(notebook) for notebook in parameters}
-    return Cell(point, parameters, environment, minutes, notebooks, library(), {d: md5_of(d) for d in datasets})
+    md5 = {dataset: md5_of(dataset) for dataset in datasets}
+    return Cell(point, parameters, {**own, **environment}, minutes, notebooks, library(), md5)
 
 
 def threads(count):
-    """The environment that caps TensorFlow's and the BLAS's threads."""
+    """The environment that caps the threads of TensorFlow and of the linear algebra libraries."""
     return dict.fromkeys(THREADS, str(count))
 
 
 @functools.cache
 def library():
-    """SHA-256 of the library's code, comments and layout aside, as far as it changes results, and of the packages' versions."""
+    """SHA-256 of Python's and the packages' versions and of the library's code, as far as it changes results.
+
+    Comments, docstrings and layout are no code.
+    """
     modules = sorted(path for path in Path(__file__).parent.glob("*.py") if path.name not in NOT_FOR_NOTEBOOKS)
-    code = {path.name: ast.dump(ast.parse(path.read_text(encoding="utf-8"))) for path in modules}
-    return _sha256([code, {name: version(name) for name in runs.PACKAGES}])
+    names = [re.match(r"[\w.-]+", text)[0] for text in requires("ae-lib") if "extra ==" not in text]
+    versions = {name: version(name) for name in names} | {"python": platform.python_version_tuple()[:2]}
+    return _sha256([{path.name: _code(path.read_text(encoding="utf-8")) for path in modules}, versions])
+
+
+def _code(text):
+    tree = ast.parse(text)
+    for node in ast.walk(tree):
+        first = node.body[0] if isinstance(getattr(node, "body", None), list) and node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            del node.body[0]
+    return ast.dump(tree)
 
 
 def run(cell, with_models=False):
@@ -104,54 +126,45 @@ def run(cell, with_models=False):
     -------
     dict
         ``status``, "done" or "failed"; ``metrics``, name to number; ``notebooks``, file name to text; ``models``, file name to
-        bytes; for a failed cell ``error``, a sentence, and ``traceback``, where a notebook failed.
-
-    Raises
-    ------
-    StudyError
-        If this machine has another library, other packages or other data than the one that made the cell.
+        bytes, or None if they are not asked for; ``error``, a sentence, and ``traceback`` of a failed cell, else empty.
     """
-    _check_is_the_same(cell)
-    with tempfile.TemporaryDirectory(prefix="cell-") as folder:
+    others = {name: value for name, value in os.environ.items() if name not in {*THREADS, *VARIABLES}}
+    with tempfile.TemporaryDirectory(prefix="cell-", ignore_cleanup_errors=True) as folder:
         folder = Path(folder)
-        order = [(name, cell.notebooks[name], parameters) for name, parameters in cell.parameters.items()]
-        runs.write_json(folder / "cell.json", order)
-        environment = {**os.environ, **cell.environment, "AE_REPORTS_DIR": str(folder / "reports")}
+        runs.write_json(folder / "cell.json", {**asdict(cell), "order": list(cell.parameters)})
         # Its standard input is closed when this process ends, however it does; the other one waits for that.
         with (
             open(folder / "log", "w", encoding="utf-8") as log,
             subprocess.Popen(
                 [sys.executable, "-m", "ae_lib.cells", str(folder)],
-                env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
+                env={**others, **cell.environment, "AE_REPORTS_DIR": str(folder / "reports")},
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=log,
             ) as process,
         ):  # fmt: skip
             try:
-                error = _last_line(folder / "log") if process.wait(60 * cell.minutes) else ""
+                error = _said(folder, process.wait(60 * cell.minutes))
             except subprocess.TimeoutExpired:
-                error = f"it took longer than {cell.minutes:g} minutes; expected less: raise limits.minutes."
+                error = f"It took longer than {cell.minutes:g} minutes; expected less: raise limits.minutes."
             finally:
-                process.kill()
+                if process.poll() is None:
+                    _kill_children(process.pid)
+                    process.kill()
         return _collected(folder / "reports", error, with_models)
 
 
-def _last_line(log):
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    said = [line for line in lines if line.strip()]
-    return said[-1] if said else "its process died without a word, most likely for want of memory."
+def _said(folder, code):
+    if code == 0:
+        return ""
+    if (folder / "error").is_file():
+        return (folder / "error").read_text(encoding="utf-8")
+    log = (folder / "log").read_text(encoding="utf-8", errors="replace")[-2000:]
+    return f"Its process ended with code {code}, most likely for want of memory; expected 0: make room. Its last words: {log}"
 
 
-def _check_is_the_same(cell):
-    if library() != cell.code:
-        raise StudyError(
-            "A worker has another ae_lib, or other versions of its packages, than the machine that started the sweep; "
-            "expected the same: install the same commit with its lock there, and start the worker again."
-        )
-    for name, md5 in cell.md5.items():
-        if md5_of(name) != md5:
-            raise StudyError(
-                f"A worker has other images under the name {name} than the machine that started the sweep; expected the same: "
-                "copy the file there, and start the worker again."
-            )
+def _kill_children(process):
+    """A kernel ends by itself when its parent has gone, but a second later, and writes until then."""
+    for child in psutil.Process(process).children(recursive=True):
+        child.kill()
 
 
 @functools.cache
@@ -171,17 +184,22 @@ def _sha256(content):
 
 
 def _collected(reports, error, with_models):
-    outcome = {"status": "failed" if error else "done", "metrics": {}, "notebooks": {}, "models": {}, "error": error}
-    notebooks = sorted(path for path in reports.glob("*/*.ipynb") if not path.name.startswith("."))
-    outcome["notebooks"] = {path.name: path.read_text(encoding="utf-8") for path in notebooks}
-    for path in reports.glob("*/metrics.json"):
-        outcome["metrics"] = runs.read_json(path)
-    if with_models:
-        outcome["models"] = {path.name: path.read_bytes() for path in sorted(reports.glob("*/artifacts/*.keras"))}
-    if error:
-        failed = [text for name, text in outcome["notebooks"].items() if name.endswith(".failed.ipynb")]
-        outcome["traceback"] = "\n".join(map(_traceback, failed))
-    return outcome
+    notebooks = {}
+    for path in sorted(reports.glob("*/*.ipynb")) + sorted(reports.glob("*/.*.ipynb")):
+        # Papermill's own copy has a leading dot, and is there if it was interrupted.
+        name = f"{path.name.split('.')[1]}.failed.ipynb" if path.name.startswith(".") else path.name
+        notebooks[name] = path.read_text(encoding="utf-8")
+    failed = [text for name, text in notebooks.items() if name.endswith(".failed.ipynb")]
+    found = next(iter(reports.glob("*/metrics.json")), None)
+    models = {path.name: path.read_bytes() for path in sorted(reports.glob("*/artifacts/*.keras"))}
+    return {
+        "status": "failed" if error else "done",
+        "metrics": runs.read_json(found) if found else {},
+        "notebooks": notebooks,
+        "models": models if with_models else None,
+        "error": error,
+        "traceback": "\n".join(map(_traceback, failed)),
+    }
 
 
 def _traceback(notebook):
@@ -190,23 +208,42 @@ def _traceback(notebook):
     return re.sub(r"\x1b\[[\d;]*m", "", "\n".join(lines))
 
 
+def _check_is_the_same(cell):
+    """Here and not where `run` is called, whose process may be older than the library's files."""
+    if library() != cell["code"]:
+        raise StudyError(
+            "A worker has another ae_lib, Python or packages than the machine that started the sweep; expected the same: "
+            "install the same commit with its lock there, and start the worker again."
+        )
+    for name, md5 in cell["md5"].items():
+        if md5_of(name) != md5:
+            raise StudyError(
+                f"A worker has other images under the name {name} than the machine that started the sweep; expected the same: "
+                "copy the file there, and start the worker again."
+            )
+
+
 def _end_with_parent(folder):
     sys.stdin.read()  # until the parent closes it, or is gone
+    _kill_children(os.getpid())
     shutil.rmtree(folder, ignore_errors=True)
-    os._exit(1)  # the kernel watches this process, and ends as well
+    os._exit(1)
 
 
 def main(arguments=None):
     """Execute the cell in the folder that is named; returns the exit code. `run` calls it."""
     folder = Path((arguments or sys.argv[1:])[0])
     Thread(target=_end_with_parent, args=[folder], daemon=True).start()
+    cell = runs.read_json(folder / "cell.json")
     try:
-        for name, notebook, parameters in runs.read_json(folder / "cell.json"):
+        _check_is_the_same(cell)
+        for name in cell["order"]:
+            parameters = cell["parameters"][name]
             target = folder / "reports" / parameters["profile"] / f"{name}.ipynb"
             target.parent.mkdir(parents=True, exist_ok=True)
-            execute(nbformat.reads(notebook, 4), parameters, target, cwd=folder)
+            execute(nbformat.reads(cell["notebooks"][name], 4), parameters, target, cwd=folder)
     except StudyError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        runs.write_text(folder / "error", " ".join(str(error).split()))
         return 1
     return 0
 

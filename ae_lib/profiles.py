@@ -1,6 +1,7 @@
 """The notebooks in their order, their parameters, and the profiles that set these."""
 
 import ast
+import functools
 import hashlib
 import re
 from pathlib import Path
@@ -86,42 +87,35 @@ def read_notebook(name):
 
 def declared_parameters(name):
     """The parameters cell of a notebook: name to (type, default)."""
+    return _declared((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _declared(script):
+    import jupytext
     from papermill.translators import PythonTranslator
 
-    cells = [cell for cell in read_notebook(name).cells if "parameters" in cell.metadata.get("tags", [])]
+    cells = [c for c in jupytext.reads(script, "py:percent").cells if "parameters" in c.metadata.get("tags", [])]
     found = [parameter for cell in cells for parameter in PythonTranslator.inspect(cell)]
     return {p.name: (p.inferred_type_name, ast.literal_eval(p.default)) for p in found}
 
 
 def profile_file(profile):
     """The YAML file of a profile, which is a name in ``notebooks/params/`` or a path; `StudyError` if there is none."""
-    path = Path(profile) if profile.endswith(".yaml") else PARAMS / f"{profile}.yaml"
+    return named_file(profile, PARAMS, "profile", "notebooks/params")
+
+
+def named_file(name, folder, kind, shown):
+    """A YAML file by its path, or by its name in a folder, which errors call ``shown``; `StudyError` if there is none."""
+    path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in PARAMS.glob("*.yaml")))
-        raise StudyError(
-            f"There is no profile {profile!r}; expected one of {known}, or a file notebooks/params/{profile}.yaml."
-        )
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+        raise StudyError(f"There is no {kind} {name!r}; expected one of {known}, or a file {shown}/{name}.yaml.")
     return path
 
 
 def load_profile(profile):
-    """The full parameters of every notebook under a profile.
-
-    Parameters
-    ----------
-    profile : str
-        As for `profile_file`.
-
-    Returns
-    -------
-    dict
-        Notebook name to its parameters, defaults included.
-
-    Raises
-    ------
-    StudyError
-        For an unknown profile, section or parameter, a wrong type, or a file that is not YAML.
-    """
+    """The full parameters of every notebook under a profile, by its name or path: `complete` of what its file says."""
     path = profile_file(profile)
     return complete(read_sections(path), path.name, path.stem)
 

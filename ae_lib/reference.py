@@ -1,6 +1,6 @@
 """Measure what the project publishes: reference values with their tolerances, and the stored notebooks.
 
-``make reference PROFILE=…`` and ``make baselines`` call it.
+``make reference PROFILE=…`` and ``make baselines`` call it; ``python -m ae_lib.reference --help`` lists the rest.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from ae_lib.profiles import (
 
 import nbformat
 import numpy as np
+import pandas as pd
 
 GOLDEN = runs.PROJECT / "tests" / "golden"
 README_FIGURES = ("03_reconstructions",)
@@ -162,6 +163,25 @@ def tolerance(value, elsewhere, seeds=()):
     return float(f"{math.ceil(deviation / digit - 1e-9) * digit:.0e}")
 
 
+def write_sweep(name):
+    """Publish the table of a sweep that was executed here, for notebooks that read it.
+
+    Raises
+    ------
+    StudyError
+        If there is none, or not all of its cells are done.
+    """
+    own, published = runs.sweep_files(name)
+    table = pd.read_csv(own) if own.is_file() else pd.DataFrame({"status": ["missing"]})
+    if set(table["status"]) != {"done"}:
+        raise StudyError(
+            f"{own} is missing, or has cells that are not done; expected all of them: run make sweep SWEEP={name} first."
+        )
+    with runs.explained_write_errors(published.parent):
+        published.parent.mkdir(parents=True, exist_ok=True)
+        runs.write_bytes(published, own.read_bytes())
+
+
 def write_golden():
     """Execute the notebooks with the digits' parameters and store them, without pictures, in ``tests/golden/``."""
     with _executed(load_profile("digits")) as folder:
@@ -247,6 +267,7 @@ def main(arguments=None):
     measuring.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler; by default one here")
     commands.add_parser("baselines", help="execute and store the paired and the golden notebooks")
     commands.add_parser("benchmark", help="store the notebook of the last benchmark")
+    commands.add_parser("sweep", help="publish the table of a finished sweep").add_argument("name")
     options = parser.parse_args(arguments)
     try:
         report.make_folders_absolute()
@@ -254,6 +275,8 @@ def main(arguments=None):
             report.say(f"wrote {measure(options.profile, options.scheduler)}")
         elif options.command == "benchmark":
             write_benchmark()
+        elif options.command == "sweep":
+            write_sweep(options.name)
         else:
             write_golden()
             write_pairs()

@@ -53,13 +53,9 @@ def reports_folder():
     return Path(os.environ.get("AE_REPORTS_DIR") or PROJECT / "reports")
 
 
-def sweep_table(name):
-    """The file of a sweep's results, one row for each cell: this machine's, or the published one; `StudyError` if there is neither."""
-    files = [reports_folder() / "sweeps" / name / "results.csv", REFERENCE / "sweeps" / f"{name}.csv"]
-    found = next((path for path in files if path.is_file()), None)
-    if found is None:
-        raise StudyError(f"There are no results of the sweep {name!r}: run make sweep SWEEP={name} first.")
-    return found
+def sweep_files(name):
+    """Where the results of a sweep stand, one row for each cell: this machine's, and the published ones."""
+    return reports_folder() / "sweeps" / name / "results.csv", REFERENCE / "sweeps" / f"{name}.csv"
 
 
 def model_file(model):

@@ -5,6 +5,7 @@
 
 import argparse
 import contextlib
+import functools
 import io
 import itertools
 import json
@@ -13,8 +14,8 @@ import math
 import sys
 import time
 import traceback
+import uuid
 from concurrent.futures import CancelledError
-from pathlib import Path
 
 from ae_lib import StudyError, cells, profiles, runs
 from ae_lib.report import make_folders_absolute
@@ -27,19 +28,18 @@ KEYS = {"profile": str, "notebooks": list, "parameters": dict, "grid": dict, "li
 OPTIONAL = {"parameters", "limits"}
 LIMITS = {"threads": ("int", 1), "minutes": ("float", 60.0)}  # of a cell: types and defaults
 RECORD = {True: "cell.json", False: "failed.json"}  # a cell's files, by whether it is done
-ROW = ("status", "seconds", "worker", "error")  # the last columns of the table
+ROW = {
+    "status": "",
+    "seconds": math.nan,
+    "worker": "",
+    "error": "",
+}  # the last columns of the table, and their empty values
 TABLE_EVERY = 60.0  # seconds between two writings of the table; a cell's own files are written when it arrives
 
 
 def sweep_file(name):
     """The YAML file of a sweep, which is a name in ``notebooks/params/sweeps/`` or a path; `StudyError` if there is none."""
-    path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
-        raise StudyError(
-            f"There is no sweep {name!r}; expected one of {known}, or a file notebooks/params/sweeps/{name}.yaml."
-        )
-    return path
+    return profiles.named_file(name, FOLDER, "sweep", "notebooks/params/sweeps")
 
 
 def load_sweep(name):
@@ -62,16 +62,16 @@ def load_sweep(name):
     path = sweep_file(name)
     content = profiles.read_yaml(path)
     _check_keys(path.name, content)
-    limits = _limits(path.name, content.get("limits", {}))
+    limits, grid = _limits(path.name, content.get("limits", {})), content["grid"]
     base = profiles.profile_file(content["profile"])
     sections, more = profiles.read_sections(base), content.get("parameters", {})
     profiles.check_sections(more, path.name)
     sections |= {name: {**sections.get(name, {}), **(own or {})} for name, own in more.items()}
     full = profiles.complete(sections, path.name, base.stem)
-    _check_grid(path.name, content["grid"], full)
+    _check_grid(path.name, grid, more)
     found = []
-    for values in itertools.product(*content["grid"].values()):
-        point = dict(zip(content["grid"], values, strict=True))
+    for values in itertools.product(*grid.values()):
+        point = dict(zip(grid, values, strict=True))
         parameters = _at(path.name, point, full, content["notebooks"], base.stem)
         named = {notebook: {**own, "profile": path.stem} for notebook, own in parameters.items()}
         found.append(cells.make(point, named, cells.threads(limits["threads"]), limits["minutes"]))
@@ -99,33 +99,38 @@ def _limits(file, given):
     return {name: given.get(name, default) for name, (_, default) in LIMITS.items()}
 
 
-def _check_grid(file, grid, full):
-    known = {}
-    for notebook in full:
-        known |= profiles.declared_parameters(notebook)
+def _check_grid(file, grid, parameters):
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise StudyError(f"{file} gives {name} in its grid as {values!r}; expected a list of values: [1, 2].")
-        for number, value in enumerate(values):
-            profiles.check_parameter(file, "grid", name, value, known)
-            if value in values[:number]:
-                raise StudyError(f"{file} has {value!r} twice for {name} in its grid; expected each value once.")
+        twice = next((value for number, value in enumerate(values) if value in values[:number]), None)
+        if twice is not None:
+            raise StudyError(f"{file} has {twice!r} twice for {name} in its grid; expected each value once.")
+        for section, own in parameters.items():
+            if name in (own or {}):
+                raise StudyError(f"{file} sets {name} in {section} and varies it in its grid; expected one of the two.")
 
 
 def _at(file, point, full, targets, profile):
     """The parameters of the notebooks that are executed at a point: what the sweep asks for, and what that needs."""
-    parameters = {n: own | {key: point[key] for key in point if key in own} for n, own in full.items()}
-    needs = profiles.notebooks(profile, parameters)
     for name in targets:
-        if name not in needs:
-            raise StudyError(f"{file} asks for a notebook {name!r}; expected some of {', '.join(needs)}.")
-    executed = profiles.with_needed(targets, needs)
-    for key in point:
-        if not any(key in parameters[name] for name in executed):
+        if name not in full:
+            raise StudyError(f"{file} asks for a notebook {name!r}; expected some of {', '.join(full)}.")
+    declared = {name: profiles.declared_parameters(name) for name in full}
+    everywhere = {key: kind for known in declared.values() for key, kind in known.items()}
+    for key in point.keys() - everywhere.keys():
+        profiles.check_parameter(file, "grid", key, point[key], everywhere)
+    parameters = {name: own | {key: point[key] for key in point if key in own} for name, own in full.items()}
+    executed = profiles.with_needed(targets, profiles.notebooks(profile, parameters))
+    for key, value in point.items():
+        owners = [name for name in executed if key in declared[name]]
+        if not owners:
             raise StudyError(
                 f"{file} varies {key}, which none of {', '.join(executed)} has; expected a parameter of theirs: leave it out, "
                 "or add a notebook."
             )
+        for owner in owners:
+            profiles.check_parameter(file, "grid", key, value, declared[owner])
     return {name: parameters[name] for name in executed}
 
 
@@ -156,33 +161,54 @@ def collect(some, folder, scheduler=None, workers=None, with_models=False, work=
     StudyError
         If the scheduler cannot be reached, or the folder cannot be written. What arrived before is kept.
     """
-    waiting = {cell.name: cell for cell in some if not _is_done(folder, cell, with_models)}
+    waiting = [cell for cell in some if not _is_done(folder, cell, with_models)]
     if len(waiting) < len(some):
         say(f"{len(some) - len(waiting)} of {len(some)} cells are done already")
-    try:
-        if waiting:
-            with _connected(scheduler, workers or _room(some)) as client:
-                _execute(waiting, folder, client, with_models, work)
-    finally:
-        results = table(some, folder)
-        write_table(results, folder)
+    if waiting:
+        with _connected(scheduler, workers or _room(waiting), waiting[0].code) as client:
+            try:
+                with contextlib.closing(_outcomes(waiting, client, with_models, work)) as outcomes:
+                    _keep_all(outcomes, len(waiting), some, folder)
+            finally:
+                write_table(table(some, folder), folder)
+    results = table(some, folder)
+    write_table(results, folder)
     return results
+
+
+def _keep_all(outcomes, total, some, folder):
+    begun = written = time.monotonic()
+    commit = runs.git_commit()
+    with tqdm(total=total, unit="cell", file=sys.stderr, disable=None) as bar:
+        for arrived, (cell, outcome) in enumerate(outcomes, 1):
+            keep({**outcome, "git_commit": commit}, cell, folder)
+            now = time.monotonic()
+            left = tqdm.format_interval((now - begun) / arrived * (total - arrived))
+            say(f"{arrived}/{total}  {cell.name}  {_told(outcome, cell, folder)}; {left} left")
+            bar.update()
+            if now - written > TABLE_EVERY:
+                write_table(table(some, folder), folder)
+                written = now
 
 
 def _room(some):
     from dask.system import CPU_COUNT
 
-    return min(len(some), max(1, CPU_COUNT // int(some[0].environment.get(cells.THREADS[0], CPU_COUNT))))
+    threads = int(next(iter(some)).environment.get(cells.THREADS[0], CPU_COUNT))
+    return max(1, min(len(some), CPU_COUNT // threads))
 
 
 @contextlib.contextmanager
-def _connected(scheduler, workers):
+def _connected(scheduler, workers, code):
+    import dask
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            # A worker does nothing but start processes and wait for them: one thread, and no limit on its own memory.
-            # Its complaints about workers that end with it are silenced; the loss of one is told below.
+            # No more than one cell at a worker: with a worker that dies of one, another that waits there would fail as well.
+            stack.enter_context(dask.config.set({"distributed.scheduler.worker-saturation": 1.0}))
+            # A worker does nothing but start processes and wait for them: one thread, and no limit on its own memory. Complaints
+            # about workers that end with the cluster are silenced; the loss of one is told below.
             options = {"threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:8787"}
             cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options)
             scheduler = stack.enter_context(cluster)
@@ -193,60 +219,62 @@ def _connected(scheduler, workers):
                 f"No Dask scheduler answers at {scheduler} ({error}); expected an address such as tcp://host:8786: start one, "
                 "or leave the address out."
             ) from error
-        say(f"{len(client.scheduler_info(n_workers=-1)['workers'])} workers; dashboard: {client.dashboard_link}")
-        client.subscribe_topic("all", _tell_of_lost_worker)
+        found = client.run(cells.library, on_error="return")
+        say(f"{len(found)} workers; dashboard: {client.dashboard_link}")
+        if unlike := [worker for worker, library in found.items() if library != code]:
+            raise StudyError(
+                f"{', '.join(unlike)} has another ae_lib, Python or packages than this machine; expected the same: install the "
+                "same commit with its lock there, and start the worker again."
+            )
         yield client
-        client.unsubscribe_topic("all")  # lest the scheduler write to a client that has gone
 
 
-def _tell_of_lost_worker(event):
-    _, message = event
-    if message.get("action") == "remove-worker" and not message["expected"]:
-        running = ", ".join(sorted(message["processing-tasks"]))
-        say(f"worker {message['worker']} is lost; run elsewhere: {running or 'nothing'}")
-
-
-def _execute(waiting, folder, client, with_models, work):
-    from distributed import as_completed
+def _outcomes(some, client, with_models, work):
+    """Execute cells on Dask: cells with what their workers gave, as they arrive."""
+    from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
-    begun, written, total = time.monotonic(), time.monotonic(), len(waiting)
-    some = list(waiting.values())
-    futures = [client.submit(_timed, work, cell, with_models, key=cell.name, pure=False) for cell in some]
-    arriving = as_completed(futures)
-    del futures  # what has arrived is let go
-    with tqdm(total=total, unit="cell", file=sys.stderr, disable=None) as bar:
-        for arrived, future in enumerate(arriving, 1):
-            cell = waiting.pop(future.key)
+    # Keys are of this run alone: a scheduler gives the result that it has for a key, whatever is submitted under it.
+    run = uuid.uuid4().hex[:8]
+    waiting = {f"{cell.name}-{run}": cell for cell in some}
+    client.subscribe_topic("all", functools.partial(_tell_of_lost_worker, frozenset(waiting)))
+    arriving = as_completed([client.submit(_timed, work, cell, with_models, key=key) for key, cell in waiting.items()])
+    try:
+        for future in arriving:
             try:
                 outcome = future.result()
+            except KilledWorker as error:
+                outcome = _failed("Its worker died, and so did all that it was tried on; expected one to live.", error)
             except (CancelledError, CommClosedError) as error:
                 raise StudyError(
                     "The Dask scheduler is gone; expected it to stay until the sweep has ended: start the sweep again, which goes "
                     "on from what has arrived."
                 ) from error
-            except (
-                Exception
-            ) as error:  # a worker's: lost too often, or unlike this machine; it stands in the cell's row
-                outcome = {
-                    "status": "failed",
-                    "error": f"{error}",
-                    "traceback": "".join(traceback.format_exception(error)),
-                }
-            keep(outcome, cell, folder)
-            left = tqdm.format_interval((time.monotonic() - begun) / arrived * (total - arrived))
-            say(f"{arrived}/{total}  {cell.name}  {_told(outcome, cell, folder)}; {left} left")
-            bar.update()
-            if time.monotonic() - written > TABLE_EVERY:
-                write_table(table(some, folder), folder)
-                written = time.monotonic()
+            except Exception as error:  # a worker's own, such as of a full disk; it stands in the cell's row
+                outcome = _failed(f"{type(error).__name__}: {error}", error)
+            yield waiting.pop(future.key), outcome
+    finally:
+        client.unsubscribe_topic("all")  # lest the scheduler write to a client that has gone
+
+
+def _tell_of_lost_worker(keys, event):
+    _, message = event
+    if message.get("action") == "remove-worker" and not message["expected"]:
+        running = ", ".join(sorted(keys & set(message["processing-tasks"])))
+        say(f"worker {message['worker']} is lost; run elsewhere: {running or 'nothing'}")
+
+
+def _failed(sentence, error):
+    return {"status": "failed", "error": sentence, "traceback": "".join(traceback.format_exception(error))}
 
 
 def _timed(work, cell, with_models):
     from distributed import get_worker
 
     begun, address = time.monotonic(), get_worker().address
-    return {**work(cell, with_models), "seconds": round(time.monotonic() - begun, 1), "worker": address}
+    outcome = work(cell, with_models)
+    seconds = round(time.monotonic() - begun, 1)
+    return {**outcome, "seconds": seconds, "worker": address, "provenance": runs.provenance()}
 
 
 def _told(outcome, cell, folder):
@@ -259,17 +287,24 @@ def _told(outcome, cell, folder):
 def keep(outcome, cell, folder):
     """Keep what a worker gave for a cell in ``cells/<name>/``; a failure stands beside the last good result, not in its place."""
     own, good = folder / "cells" / cell.name, outcome["status"] == "done"
+    files = {
+        **{name: text.encode() for name, text in outcome.get("notebooks", {}).items()},
+        **(outcome.get("models") or {}),
+    }
+    kept = {name: content for name, content in files.items() if good or name.endswith(".failed.ipynb")}
+    record = {
+        key: outcome.get(key)
+        for key in ("status", "metrics", "seconds", "worker", "error", "traceback", "provenance", "git_commit")
+    }
+    record["fingerprint"] = cell.fingerprint
+    record["models"] = None if outcome.get("models") is None else sorted(outcome["models"])
     with runs.explained_write_errors(folder):
         own.mkdir(parents=True, exist_ok=True)
-        for name, text in outcome.get("notebooks", {}).items():
-            if good or name.endswith(".failed.ipynb"):
-                runs.write_text(own / name, text)
-        for name, content in outcome.get("models", {}).items():
+        for name, content in kept.items():
             runs.write_bytes(own / name, content)
-        kept = {key: outcome.get(key) for key in ("status", "metrics", "seconds", "worker", "error", "traceback")}
-        runs.write_json(own / RECORD[good], {**kept, "fingerprint": cell.fingerprint})  # last: now it is done
-        if good:
-            for path in own.glob("*failed*"):
+        runs.write_json(own / RECORD[good], record)  # last: now it is done
+        for path in own.iterdir() if good else ():
+            if path.name not in {*kept, RECORD[good]}:  # of an earlier failure, or of other code
                 path.unlink()
 
 
@@ -289,8 +324,7 @@ def metrics_of(cell, folder):
 
 def _is_done(folder, cell, with_models):
     record = _record(folder, cell)
-    has_models = any((folder / "cells" / cell.name).glob("*.keras"))
-    return record is not None and record["status"] == "done" and (has_models or not with_models)
+    return record is not None and record["status"] == "done" and not (with_models and record["models"] is None)
 
 
 def table(some, folder):
@@ -308,16 +342,20 @@ def table(some, folder):
         Columns: what is varied; all parameters, as ``<notebook>.<parameter>``, lists as JSON; the metrics; ``status``, "done",
         "failed" or "missing"; ``seconds``; ``worker``; ``error``.
     """
-    return pd.DataFrame([_row(cell, _record(folder, cell) or {"status": "missing"}) for cell in some])
+    rows = [_row(cell, _record(folder, cell) or {"status": "missing"}) for cell in some]
+    measured = {name for _, metrics, _ in rows for name in metrics}
+    ordered = [
+        {**given, **{name: metrics.get(name, math.nan) for name in sorted(measured)}, **rest}
+        for given, metrics, rest in rows
+    ]
+    return pd.DataFrame(ordered)
 
 
 def _row(cell, record):
     every = {f"{notebook}.{key}": v for notebook, own in cell.parameters.items() for key, v in own.items()}
-    values = {key: json.dumps(v) if isinstance(v, list) else v for key, v in {**cell.point, **every}.items()}
-    rest = {"seconds": math.nan, "worker": "", "error": ""} | {
-        k: v for k, v in record.items() if k in ROW and v is not None
-    }
-    return {**values, **(record.get("metrics") or {}), **{key: rest[key] for key in ROW}}
+    given = {key: json.dumps(v) if isinstance(v, list) else v for key, v in {**cell.point, **every}.items()}
+    found = {key: record[key] for key in ROW if record.get(key) is not None}
+    return given, record.get("metrics") or {}, {key: found.get(key, empty) for key, empty in ROW.items()}
 
 
 def write_table(results, folder):
@@ -342,7 +380,7 @@ def main(arguments=None):
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="a Dask scheduler, such as tcp://host:8786; by default one here"
     )
-    parser.add_argument("--workers", type=int, help="processes here; by default as many as there are cores")
+    parser.add_argument("--workers", type=int, help="processes here, at least 1; by default as many as there are cores")
     parser.add_argument("--models", action="store_true", help="keep the trained models as well")
     options = parser.parse_args(arguments)
     make_folders_absolute()

@@ -452,7 +452,7 @@ def test_the_studys_own_profiles_are_valid():
     mnist = profiles.load_profile("mnist")
     assert mnist["02_train"] == {
         "profile": "mnist", "dataset": "mnist", "hidden": [256, 128], "latent_dim": 32,
-        "epochs": 50, "batch_size": 256, "learning_rate": 0.001, "seed": 0, "compiler": "auto",
+        "bottleneck": "linear", "epochs": 50, "batch_size": 256, "learning_rate": 0.001, "seed": 0, "compiler": "auto",
     }  # fmt: skip
     for path in profiles.PARAMS.glob("*.yaml"):
         assert set(profiles.load_profile(path.stem)) == set(profiles.notebooks(path.stem))
