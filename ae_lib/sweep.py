@@ -234,11 +234,14 @@ def _outcomes(some, client, with_models, work):
     from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
-    # Keys are of this run alone: a scheduler gives the result that it has for a key, whatever is submitted under it.
+    # Keys are of this run alone: a scheduler gives the result that it has for a key, whatever is submitted under it. They begin
+    # alike and are submitted in one go, so that Dask takes them for one group, which it keeps in a queue until a worker is free.
+    # Cells that it gave to workers beforehand stayed with busy ones, since it tries to steal what runs already.
     run = uuid.uuid4().hex[:8]
-    waiting = {f"{cell.name}-{run}": cell for cell in some}
+    waiting = {f"cell-{cell.name}-{run}": cell for cell in some}
     client.subscribe_topic("all", functools.partial(_tell_of_lost_worker, frozenset(waiting)))
-    arriving = as_completed([client.submit(_timed, work, cell, with_models, key=key) for key, cell in waiting.items()])
+    task = functools.partial(_timed, work, with_models)
+    arriving = as_completed(client.map(task, list(waiting.values()), key=list(waiting)))
     try:
         for future in arriving:
             try:
@@ -268,7 +271,7 @@ def _failed(sentence, error):
     return {"status": "failed", "error": sentence, "traceback": "".join(traceback.format_exception(error))}
 
 
-def _timed(work, cell, with_models):
+def _timed(work, with_models, cell):
     from distributed import get_worker
 
     begun, address = time.monotonic(), get_worker().address

@@ -26,6 +26,16 @@ def test_architecture_is_the_studys(model):
     assert model.autoencoder.count_params() == 476_720
 
 
+def test_bottleneck_is_linear_or_relu_and_stays_so(model, digits):
+    relu = models.dense_autoencoder(bottleneck="relu")
+    anew = models.halves(models.anew(relu.autoencoder))
+    assert model.encoder(digits.x_test).numpy().min() < 0
+    assert relu.encoder(digits.x_test).numpy().min() == anew.encoder(digits.x_test).numpy().min() == 0
+    assert relu.autoencoder.count_params() == model.autoencoder.count_params()
+    with pytest.raises(StudyError, match="bottleneck is 'tanh'; expected 'linear' or 'relu'"):
+        models.dense_autoencoder(bottleneck="tanh")
+
+
 def test_halves_share_the_weights(model, digits):
     before = model.encoder.predict(digits.x_test[:5], verbose=0)
     training.fit(model.autoencoder, digits.pixels_train, digits.pixels_val, QUICK)
