@@ -330,7 +330,8 @@ def write_grid(root, grid):
 
 
 def start(root, *arguments, module="ae_lib.sweep"):
-    environment = {**os.environ, "PYTHONPATH": str(root), "AE_REPORTS_DIR": "reports"}
+    # Killed with its whole group, a worker leaves its temporary folders.
+    environment = {**os.environ, "PYTHONPATH": str(root), "AE_REPORTS_DIR": "reports", "TMPDIR": str(root.parent)}
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments], cwd=root, env=environment, text=True, stderr=subprocess.PIPE,
         start_new_session=True,
