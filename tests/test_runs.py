@@ -96,7 +96,7 @@ def test_full_disk_is_one_sentence_and_keeps_the_last_result(run, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(StudyError, match="No space left on device.*make room"):
             again.finish({"dense.test.mse": 2})
     assert runs.read_json(run.folder / "metrics.json") == {"dense.test.mse": 1}
