@@ -5,6 +5,7 @@ data; it shares no disk with the one that asked.
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import json
@@ -164,7 +165,8 @@ def _said(folder, code):
 def _kill_children(process):
     """A kernel ends by itself when its parent has gone, but a second later, and writes until then."""
     for child in psutil.Process(process).children(recursive=True):
-        child.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            child.kill()
 
 
 @functools.cache

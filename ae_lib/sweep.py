@@ -386,6 +386,8 @@ def main(arguments=None):
     parser.add_argument("--workers", type=int, help="processes here, at least 1; by default as many as there are cores")
     parser.add_argument("--models", action="store_true", help="keep the trained models as well")
     options = parser.parse_args(arguments)
+    if options.workers is not None and options.workers < 1:
+        parser.error(f"--workers is {options.workers}; expected a whole number of at least 1")
     make_folders_absolute()
     try:
         some, name = load_sweep(options.name), f"sweeps/{sweep_file(options.name).stem}"

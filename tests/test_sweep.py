@@ -131,6 +131,13 @@ def test_mistakes_in_a_sweep_are_refused_before_anything_starts(folder, results,
     assert not results.exists()
 
 
+@pytest.mark.parametrize("workers", ["0", "-1"])
+def test_no_workers_are_refused(folder, capsys, workers):
+    with pytest.raises(SystemExit):
+        sweep.main(["some", "--workers", workers])
+    assert f"--workers is {workers}; expected a whole number of at least 1" in capsys.readouterr().err
+
+
 def test_an_unknown_sweep_is_one_sentence(folder, capsys):
     assert sweep.main(["som"]) == 1
     assert "There is no sweep 'som'; expected one of some" in capsys.readouterr().err
