@@ -18,6 +18,8 @@ from threading import Thread
 from ae_lib import StudyError, data, runs
 from ae_lib.profiles import FOLDER, load_profile, notebooks, profile_file, read_notebook
 
+import psutil
+
 NOT_FOR_NOTEBOOKS = {
     "profiles.py",
     "pages.py",
@@ -349,18 +351,8 @@ def _remove_leftovers(folder):
     """Remove what killed processes left; a stage whose process lives belongs to an open notebook."""
     for path in [*folder.glob(".*.stage"), *folder.glob(".*.tmp"), *folder.glob(".*.ipynb")]:
         process = path.name.split(".")[-2]
-        if process.isdigit() and not _is_alive(int(process)):
+        if process.isdigit() and not psutil.pid_exists(int(process)):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _is_alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def main(arguments=None):

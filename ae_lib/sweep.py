@@ -68,11 +68,13 @@ def load_sweep(name):
     profiles.check_sections(more, path.name)
     sections |= {name: {**sections.get(name, {}), **(own or {})} for name, own in more.items()}
     full = profiles.complete(sections, path.name, base.stem)
-    _check_grid(path.name, grid, more)
+    declared = {notebook: profiles.declared_parameters(notebook) for notebook in full}
+    _check_notebooks(path.name, content["notebooks"], full)
+    _check_grid(path.name, grid, more, declared)
     found = []
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
-        parameters = _at(path.name, point, full, content["notebooks"], base.stem)
+        parameters = _at(path.name, point, full, declared, content["notebooks"], base.stem)
         named = {notebook: {**own, "profile": path.stem} for notebook, own in parameters.items()}
         found.append(cells.make(point, named, cells.threads(limits["threads"]), limits["minutes"]))
     return found
@@ -99,7 +101,14 @@ def _limits(file, given):
     return {name: given.get(name, default) for name, (_, default) in LIMITS.items()}
 
 
-def _check_grid(file, grid, parameters):
+def _check_notebooks(file, targets, full):
+    for name in targets:
+        if name not in full:
+            raise StudyError(f"{file} asks for a notebook {name!r}; expected some of {', '.join(full)}.")
+
+
+def _check_grid(file, grid, parameters, declared):
+    everywhere = {key: kind for known in declared.values() for key, kind in known.items()}
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise StudyError(f"{file} gives {name} in its grid as {values!r}; expected a list of values: [1, 2].")
@@ -109,17 +118,12 @@ def _check_grid(file, grid, parameters):
         for section, own in parameters.items():
             if name in (own or {}):
                 raise StudyError(f"{file} sets {name} in {section} and varies it in its grid; expected one of the two.")
+        if name not in everywhere:
+            profiles.check_parameter(file, "grid", name, values[0], everywhere)
 
 
-def _at(file, point, full, targets, profile):
+def _at(file, point, full, declared, targets, profile):
     """The parameters of the notebooks that are executed at a point: what the sweep asks for, and what that needs."""
-    for name in targets:
-        if name not in full:
-            raise StudyError(f"{file} asks for a notebook {name!r}; expected some of {', '.join(full)}.")
-    declared = {name: profiles.declared_parameters(name) for name in full}
-    everywhere = {key: kind for known in declared.values() for key, kind in known.items()}
-    for key in point.keys() - everywhere.keys():
-        profiles.check_parameter(file, "grid", key, point[key], everywhere)
     parameters = {name: own | {key: point[key] for key in point if key in own} for name, own in full.items()}
     executed = profiles.with_needed(targets, profiles.notebooks(profile, parameters))
     for key, value in point.items():
@@ -170,9 +174,9 @@ def collect(some, folder, scheduler=None, workers=None, with_models=False, work=
                 with contextlib.closing(_outcomes(waiting, client, with_models, work)) as outcomes:
                     _keep_all(outcomes, len(waiting), some, folder)
             finally:
-                write_table(table(some, folder), folder)
-    results = table(some, folder)
-    write_table(results, folder)
+                results = write_table(some, folder)
+    else:
+        results = write_table(some, folder)
     return results
 
 
@@ -187,14 +191,14 @@ def _keep_all(outcomes, total, some, folder):
             say(f"{arrived}/{total}  {cell.name}  {_told(outcome, cell, folder)}; {left} left")
             bar.update()
             if now - written > TABLE_EVERY:
-                write_table(table(some, folder), folder)
+                write_table(some, folder)
                 written = now
 
 
 def _room(some):
     from dask.system import CPU_COUNT
 
-    threads = int(next(iter(some)).environment.get(cells.THREADS[0], CPU_COUNT))
+    threads = int(some[0].environment.get(cells.THREADS[0], CPU_COUNT))
     return max(1, min(len(some), CPU_COUNT // threads))
 
 
@@ -361,14 +365,15 @@ def _row(cell, record):
     return given, record.get("metrics") or {}, {key: found.get(key, empty) for key, empty in ROW.items()}
 
 
-def write_table(results, folder):
-    """Write ``results.csv`` and ``results.parquet``."""
-    content = io.BytesIO()
+def write_table(some, folder):
+    """Write `table` as ``results.csv`` and ``results.parquet``, and return it."""
+    results, content = table(some, folder), io.BytesIO()
     results.to_parquet(content, index=False)
     with runs.explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         runs.write_bytes(folder / "results.parquet", content.getvalue())
         runs.write_text(folder / "results.csv", results.to_csv(index=False))
+    return results
 
 
 def say(text):

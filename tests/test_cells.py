@@ -10,6 +10,7 @@ from ae_lib import cells, data, profiles, runs
 
 import nbformat
 import numpy as np
+import psutil
 import pytest
 
 NOTEBOOK = """# ---
@@ -101,7 +102,7 @@ def test_a_cell_that_dies_or_sleeps_has_failed(script, tmp_path, minutes, action
     if action.startswith("sleep"):
         assert list(outcome["notebooks"]) == ["02_train.failed.ipynb"], "as far as it came"
         kernel, folder = (tmp_path / "begun").read_text().split()
-        wait_until(lambda: not is_alive(int(kernel)))
+        wait_until(lambda: not psutil.pid_exists(int(kernel)))
         assert not runs.Path(folder).exists()
 
 
@@ -138,7 +139,7 @@ def test_nothing_of_a_cell_outlives_the_process_that_runs_it(script, tmp_path):
     assert runs.Path(folder).is_dir()
     worker.send_signal(signal.SIGKILL)
     worker.wait()
-    wait_until(lambda: not is_alive(int(kernel)) and not runs.Path(folder).exists())
+    wait_until(lambda: not psutil.pid_exists(int(kernel)) and not runs.Path(folder).exists())
 
 
 def wait_until(condition, seconds=60):
@@ -146,14 +147,6 @@ def wait_until(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.1)
-
-
-def is_alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_fingerprint_depends_on_what_changes_numbers_and_on_nothing_else(script, monkeypatch):

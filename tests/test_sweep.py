@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 from ae_lib import StudyError, cells, profiles, runs, sweep
-from tests.test_cells import NOTEBOOK, is_alive, wait_until
+from tests.test_cells import NOTEBOOK, wait_until
 
 import nbformat
 import pandas as pd
+import psutil
 import pytest
 
 pytestmark = [
@@ -376,7 +377,7 @@ def test_a_killed_sweep_loses_what_was_in_flight_and_leaves_no_process(project, 
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     kernel = int((tmp_path / "begun").read_text().split()[0])
-    wait_until(lambda: not is_alive(kernel))
+    wait_until(lambda: not psutil.pid_exists(kernel))
     kept = list((project / "reports" / "sweeps" / "some" / "cells").glob("*/cell.json"))
     assert len(kept) == 1
     write_grid(project, "{action: [succeed]}")
@@ -394,7 +395,7 @@ def test_an_interrupted_sweep_says_so_and_keeps_what_is_done(project, tmp_path):
     assert code == 130
     assert errors.endswith("interrupted: finished cells are kept, and the next start goes on from there\n")
     assert "Traceback" not in errors
-    wait_until(lambda: not is_alive(int((tmp_path / "begun").read_text().split()[0])))
+    wait_until(lambda: not psutil.pid_exists(int((tmp_path / "begun").read_text().split()[0])))
     table = pd.read_csv(project / "reports" / "sweeps" / "some" / "results.csv")
     assert table["status"].tolist() == ["done", "missing"]
 
