@@ -92,7 +92,8 @@ def out_of_date(profile, parameters, folder):
         optional = [runs.PROJECT / "requirements.lock", data.local_file(parameters[name].get("dataset", ""))]
         if "runs.reference(" in script.read_text(encoding="utf-8"):  # it shows what is published
             optional.append(runs.REFERENCE / f"{folder.name}.json")
-        sources = [script, profile_file(profile), *library, *(p for p in optional if p and p.is_file())]
+        sweeps = [runs.sweep_table(value) for key, value in parameters[name].items() if key.endswith("sweep")]
+        sources = [script, profile_file(profile), *library, *sweeps, *(p for p in optional if p and p.is_file())]
         earlier = [folder / f"{need}.ipynb" for need in needs]
         fresh = (
             not any(need in stale for need in needs)

@@ -58,6 +58,14 @@ def sweep_files(name):
     return reports_folder() / "sweeps" / name / "results.csv", REFERENCE / "sweeps" / f"{name}.csv"
 
 
+def sweep_table(name):
+    """The first of `sweep_files` that there is; `StudyError` if there is neither."""
+    found = next((path for path in sweep_files(name) if path.is_file()), None)
+    if found is None:
+        raise StudyError(f"There are no results of the sweep {name!r}: run make sweep SWEEP={name} first.")
+    return found
+
+
 def model_file(model):
     """The file among a run's artifacts that holds a model of `MODELS`, and the notebook that makes it."""
     if model not in MODELS:
