@@ -24,7 +24,7 @@ help: ## list these commands
 lab: $(READY) ## open the notebooks in JupyterLab
 	@env $(ABSOLUTE) $(BIN)/jupyter lab notebooks
 
-report: $(READY) ## execute what is out of date and write reports/<profile>/ (PROFILE=mnist|digits|yours, -j2)
+report: $(READY) ## execute what is out of date and write reports/<profile>/ (PROFILE=mnist|digits|latent_size|yours, -j2)
 	@$(BIN)/python -m ae_lib.report $(PROFILE) --jobs $(JOBS)
 
 sweep: $(READY) ## execute a grid of runs on Dask and write reports/sweeps/<name>/ (SWEEP=smoke|seeds|latent_size|bottleneck|yours, SCHEDULER=tcp://…)
@@ -33,7 +33,8 @@ sweep: $(READY) ## execute a grid of runs on Dask and write reports/sweeps/<name
 test: $(READY) ## test the library, replay the golden notebooks, check the guards: no network, no MNIST
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest tests --cov --cov-report=term
-	$(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env --nbval-cell-timeout=600 tests/golden
+	$(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env --nbval-cell-timeout=600 tests/golden \
+		notebooks/13_study_latent_size.ipynb
 
 validate: $(READY) ## replay the MNIST notebooks and compare their outputs, kill and resume a training: needs MNIST (WITHOUT="09 10 12")
 	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_mnist.py
@@ -48,7 +49,7 @@ reference: $(READY) ## measure reports/reference/<profile>.json, as a sweep: thr
 
 benchmark: $(READY) ## race this training against Keras, PyTorch and JAX: 25 minutes, on an otherwise idle machine
 	@$(BIN)/python -m ae_lib.report benchmark
-	@echo "to keep its notebook in notebooks/: $(BIN)/python -m ae_lib.reference benchmark"
+	@echo "to keep its notebook in notebooks/: $(BIN)/python -m ae_lib.reference notebooks benchmark"
 
 peers: $(READY) ## install PyTorch and JAX beside the locked packages, for `make benchmark`
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[benchmark]'

@@ -8,6 +8,7 @@ print, and what is told apart by colour is told apart by marker, line style or p
 import itertools
 import textwrap
 
+from ae_lib import StudyError
 from ae_lib.data import SIDE
 
 import matplotlib as mpl
@@ -61,6 +62,15 @@ def _styled(function):
 
     drawn.__name__, drawn.__doc__ = function.__name__, function.__doc__
     return drawn
+
+
+def _with_styles(series):
+    """Label and content of each, with a style of its own."""
+    if len(series) > len(STYLES):
+        raise StudyError(
+            f"{len(series)} curves are too many for one figure; expected at most {len(STYLES)}: show fewer."
+        )
+    return zip(series.items(), STYLES, strict=False)
 
 
 def _draw_image(axes, image):
@@ -191,7 +201,7 @@ def histogram(values, caption, xlabel, ylabel="share of images / %", log=False, 
     figure = _figure(caption, height=2.6)
     axes = figure.subplots()
     edges = np.linspace(0, max(np.max(v) for v in values.values()), bins + 1)
-    for (label, data), style in zip(values.items(), STYLES, strict=False):
+    for (label, data), style in _with_styles(values):
         share = 100 * np.histogram(data, edges)[0] / len(data)
         axes.stairs(share, edges, label=label, color=style["color"], linestyle=style["linestyle"], linewidth=1.6)
     for label, position in (marks or {}).items():
@@ -272,7 +282,7 @@ def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
     """
     figure = _figure(caption, height=2.8)
     axes = figure.subplots()
-    for i, ((label, table), style) in enumerate(zip(tables.items(), STYLES, strict=False)):
+    for i, ((label, table), style) in enumerate(_with_styles(tables)):
         x = np.arange(len(table)) + 0.16 * (i - (len(tables) - 1) / 2)
         error = [table["mean"] - table["low"], table["high"] - table["mean"]]
         axes.errorbar(x, table["mean"], error, label=label, **{**style, "linestyle": "none"}, capsize=3, markersize=4.5)
@@ -321,7 +331,7 @@ def lines(curves, caption, xlabel, ylabel, shade=None, log=False, bottom=0):
 
 
 def _draw_curves(axes, curves):
-    for (label, curve), style in zip(curves.items(), STYLES, strict=False):
+    for (label, curve), style in _with_styles(curves):
         marker = {"markersize": 4} if len(curve) <= 20 else {"marker": "none"}
         axes.plot(curve.index, curve["mean"], label=label, **{**style, **marker})
         if curve.index.dtype.kind == "i":  # epochs or units: no ticks between them
@@ -432,7 +442,7 @@ def learning_curves(curves, caption, xlabel, ylabel):
     """
     figure = _figure(caption, height=3.8)
     axes = figure.subplots()
-    for i, ((label, curve), style) in enumerate(zip(curves.items(), STYLES, strict=False)):
+    for i, ((label, curve), style) in enumerate(_with_styles(curves)):
         # Side by side, since intervals at one place would hide each other.
         x = curve.index * 1.02 ** (i - (len(curves) - 1) / 2)
         error = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
@@ -466,7 +476,7 @@ def interval_rows(panels, caption, log=()):
     figure = _figure(caption, height=height)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (measure, tables) in zip(grid, panels.items(), strict=True):
-        for i, ((label, table), style) in enumerate(zip(tables.items(), STYLES, strict=False)):
+        for i, ((label, table), style) in enumerate(_with_styles(tables)):
             y = np.arange(len(names)) + 0.26 * (i - (len(tables) - 1) / 2)
             error = [table["mean"] - table["low"], table["high"] - table["mean"]]
             look = {**style, "linestyle": "none", "capsize": 2.5, "markersize": 4.5}

@@ -213,7 +213,7 @@ def welch_interval(first, second, level=0.95):
     Returns
     -------
     Interval
-        Of ``first`` less ``second``; without width if neither has a spread.
+        Of ``first`` less ``second``; without width if neither has a spread, with NaN ends if one of them is NaN.
 
     References
     ----------
@@ -223,7 +223,7 @@ def welch_interval(first, second, level=0.95):
     variances = np.array([spread**2 / n for _, spread, n in (first, second)])
     freedom = np.array([n - 1 for _, _, n in (first, second)])
     difference, total = first[0] - second[0], variances.sum()
-    half = 0.0
+    half = total  # 0, or NaN
     if total > 0:
         half = np.sqrt(total) * student.ppf((1 + level) / 2, total**2 / (variances**2 / freedom).sum())
     return Interval(float(difference), float(difference - half), float(difference + half))

@@ -69,7 +69,8 @@ def results_table(metrics):
 def write_front_page(folder, profile, fallback):
     """Write ``index.html`` from run.json, metrics.json, the verdicts and the notebooks' claims."""
     metrics, run = runs.read_json(folder / "metrics.json"), runs.read_json(folder / "run.json")
-    reference, verdicts = runs.reference(profile), runs.read_json(folder / "artifacts" / "verdicts.json")
+    reference, answers = runs.reference(profile), folder / "artifacts" / "verdicts.json"
+    verdicts = runs.read_json(answers) if answers.is_file() else {}  # not every profile has them
     # A published metric that the run did not give is not reproduced.
     comparison = runs.Comparison(dict.fromkeys(reference, float("nan")) | metrics, reference)
     claims = [c for path in sorted((folder / "artifacts").glob("*.claims.json")) for c in runs.read_json(path)]

@@ -38,11 +38,22 @@ def notebooks(profile="mnist", parameters=None):
     StudyError
         If a notebook needs one that there is not, or that needs it in turn.
     """
-    texts = {s.stem: s.read_text(encoding="utf-8") for s in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
-    home = {name: re.search(r'^profile: str = "(\w+)"', text, re.M)[1] for name, text in texts.items()}
-    own = profile if profile in home.values() else "mnist"
-    given = parameters or {}
-    return _in_order({n: _needs(text, given.get(n, {})) for n, text in texts.items() if home[n] == own})
+    texts, given = _scripts(), parameters or {}
+    own = profile if profile in own_profiles() else "mnist"
+    return _in_order({n: _needs(text, given.get(n, {})) for n, text in texts.items() if _home(text) == own})
+
+
+def own_profiles():
+    """The profiles that have notebooks of their own, which no other profile executes."""
+    return sorted({_home(text) for text in _scripts().values()} - {"mnist"})
+
+
+def _scripts():
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
+
+
+def _home(script):
+    return re.search(r'^profile: str = "(\w+)"', script, re.M)[1]
 
 
 def _needs(script, parameters):

@@ -21,6 +21,7 @@ from ae_lib.profiles import (
     declared_parameters,
     load_profile,
     notebooks,
+    own_profiles,
     profile_file,
     read_sections,
     with_needed,
@@ -197,18 +198,18 @@ def write_pairs():
             shutil.copy(folder / "mnist" / "figures" / f"{name}.png", runs.REFERENCE / "figures")
 
 
-def write_benchmark():
-    """Store the notebook of the last ``make benchmark`` beside its script, as if it had been run there.
+def write_own(profile):
+    """Store the notebooks of a profile that has its own, from its last run, beside their scripts, as if run there.
 
     Raises
     ------
     StudyError
-        If there is none, or its parameters were not the script's own.
+        If there are none, or their parameters were not the scripts' own.
     """
-    for name in notebooks("benchmark"):
-        path = runs.reports_folder() / "benchmark" / f"{name}.ipynb"
+    for name in notebooks(profile):
+        path = runs.reports_folder() / profile / f"{name}.ipynb"
         if not path.is_file():
-            raise StudyError(f"{path} is missing; expected the notebook of a benchmark: run make benchmark first.")
+            raise StudyError(f"{path} is missing; expected what a run leaves: run make report PROFILE={profile} first.")
         notebook = nbformat.read(path, 4)
         own = {parameter: default for parameter, (_, default) in declared_parameters(name).items()}
         if notebook.metadata["study"]["parameters"] != own:
@@ -266,15 +267,18 @@ def main(arguments=None):
     measuring.add_argument("profile")
     measuring.add_argument("--scheduler", metavar="ADDRESS", help="a Dask scheduler; by default one here")
     commands.add_parser("baselines", help="execute and store the paired and the golden notebooks")
-    commands.add_parser("benchmark", help="store the notebook of the last benchmark")
+    storing = commands.add_parser(
+        "notebooks", help="store the notebooks of a profile that has its own, from its last run"
+    )
+    storing.add_argument("profile", choices=own_profiles())
     commands.add_parser("sweep", help="publish the table of a finished sweep").add_argument("name")
     options = parser.parse_args(arguments)
     try:
         report.make_folders_absolute()
         if options.command == "measure":
             report.say(f"wrote {measure(options.profile, options.scheduler)}")
-        elif options.command == "benchmark":
-            write_benchmark()
+        elif options.command == "notebooks":
+            write_own(options.profile)
         elif options.command == "sweep":
             write_sweep(options.name)
         else:

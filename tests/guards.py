@@ -131,6 +131,17 @@ def claims_are_published(readme, reference):
     return problems
 
 
+def by_size(table):
+    """The table of a sweep over latent sizes in a reference's form: ``size_<size>.<metric>`` to mean and spread over seeds."""
+    groups = table.groupby("latent_dim")
+    means, spreads = groups.mean(numeric_only=True), groups.std(numeric_only=True)
+    return {
+        f"size_{size}.{name}": {"value": means.at[size, name], "spread": spreads.at[size, name]}
+        for size in means.index
+        for name in means
+    }
+
+
 def _misquoted(name, entry, value, spread, factor=1):
     pairs = [(text, factor * entry[key]) for text, key in ((value, "value"), (spread, "spread")) if text]
     return [

@@ -2,7 +2,7 @@
 
 import itertools
 
-from ae_lib import figures, models
+from ae_lib import StudyError, figures, models
 
 import numpy as np
 import pandas as pd
@@ -194,6 +194,13 @@ def test_learning_curves_tell_all_styles_apart():
     assert len({c.lines[0].get_marker() for c in axes.containers}) == len(curves)
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3"]
     np.testing.assert_allclose(axes.containers[-1].lines[0].get_ydata(orig=False), curves[list(curves)[-1]]["mean"])
+
+
+@pytest.mark.parametrize("draw", [figures.learning_curves, figures.lines, figures.intervals_by_group])
+def test_no_curve_vanishes_for_want_of_a_style(draw):
+    curves = {str(i): INTERVALS for i in range(len(figures.STYLES) + 1)}
+    with pytest.raises(StudyError, match="9 curves are too many for one figure; expected at most 8: show fewer"):
+        draw(curves, CAPTION, "x", "y")
 
 
 @pytest.mark.parametrize("panels", [1, 3])

@@ -173,6 +173,13 @@ def test_welch_interval_against_what_has_nothing_random_in_it_is_students():
     assert metrics.welch_interval((2.0, 0.0, 5), (1.0, 0.0, 5)) == metrics.Interval(1.0, 1.0, 1.0)
 
 
+def test_welch_interval_of_one_value_decides_nothing():
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = metrics.welch_interval((2.0, np.nan, 1), (1.0, np.nan, 1))
+    assert (found.mean, found.verdict) == (1.0, "undecided")
+    assert np.isnan([found.low, found.high]).all()
+
+
 def test_pareto_front_holds_what_nothing_beats():
     costs, errors = [1, 2, 3, 2, 4, np.nan, 1], [5, 3, 3, 4, 1, 0, 5]
     assert metrics.pareto_front(costs, errors).tolist() == [True, True, False, False, True, False, True]

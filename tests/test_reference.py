@@ -139,7 +139,7 @@ def test_the_benchmark_is_stored_as_if_run_beside_its_script(monkeypatch, tmp_pa
     monkeypatch.setattr(reference, "FOLDER", tmp_path)
     shutil.copy(profiles.FOLDER / "jupytext.toml", tmp_path)
     benchmark_notebook(tmp_path, own)
-    assert reference.main(["benchmark"]) == 0
+    assert reference.main(["notebooks", "benchmark"]) == 0
     stored = nbformat.read(tmp_path / "11_benchmark.ipynb", 4)
     assert [cell.execution_count for cell in stored.cells] == [1, 2]
     assert stored.cells[1].outputs[0].execution_count == 2
@@ -147,8 +147,8 @@ def test_the_benchmark_is_stored_as_if_run_beside_its_script(monkeypatch, tmp_pa
 
 def test_only_a_benchmark_with_the_scripts_parameters_is_stored(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
-    assert reference.main(["benchmark"]) == 1
-    assert "expected the notebook of a benchmark: run make benchmark first." in capsys.readouterr().err
+    assert reference.main(["notebooks", "benchmark"]) == 1
+    assert "expected what a run leaves: run make report PROFILE=benchmark first." in capsys.readouterr().err
     benchmark_notebook(tmp_path, {"images": 10})
-    assert reference.main(["benchmark"]) == 1
+    assert reference.main(["notebooks", "benchmark"]) == 1
     assert "executed with other parameters" in capsys.readouterr().err

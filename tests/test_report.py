@@ -208,6 +208,22 @@ def test_results_changed_in_jupyterlab_or_lost_are_made_again(project, good, mon
     assert report.out_of_date("small", parameters, folder) == ["02_train", "03_evaluate"]
 
 
+def test_a_notebook_that_reads_a_sweep_is_made_again_when_its_table_changes(project, make):
+    script, table = project / "notebooks" / "03_evaluate.py", project / "reports" / "sweeps" / "some" / "results.csv"
+    text = script.read_text()
+    script.write_text(
+        text.replace("seed: int", 'sweep: str = "some"\nseed: int', 1) + "print(runs.sweep_table(sweep))\n"
+    )
+    code, errors = make("small")
+    assert (code, ran(errors)) == (1, [])
+    assert "error: There are no results of the sweep 'some': run make sweep SWEEP=some first." in errors
+    table.parent.mkdir(parents=True)
+    for _ in range(2):
+        table.touch()
+        assert ran(make("small")[1]) == ["03_evaluate"]
+    assert ran(make("small")[1]) == []
+
+
 def test_a_notebook_that_shows_published_values_is_made_again_when_these_change(project, monkeypatch):
     monkeypatch.setattr(profiles, "FOLDER", project / "notebooks")
     monkeypatch.setattr(report, "FOLDER", project / "notebooks")
@@ -272,7 +288,9 @@ def test_a_notebook_needs_the_one_that_makes_its_model(with_models):
     assert list(needs) == [*BODIES, "09_train_convolutional", "04_error_maps"]
     assert needs["04_error_maps"] == {"09_train_convolutional"}
     small.write_text("all:\n  model: convolutional\n")
-    with pytest.raises(StudyError, match="sets model in section all to 'convolutional'; expected one of dense, scheduled"):
+    with pytest.raises(
+        StudyError, match="sets model in section all to 'convolutional'; expected one of dense, scheduled"
+    ):
         profiles.load_profile("small")
 
 
@@ -442,9 +460,13 @@ def test_with_a_download_mnist_is_taken(monkeypatch):
     assert report.choose_profile() == ("mnist", None)
 
 
-def test_the_benchmark_is_a_profile_of_its_own():
-    assert list(profiles.notebooks("benchmark")) == ["11_benchmark"]
-    assert "11_benchmark" not in profiles.notebooks("mnist")
+@pytest.mark.parametrize(
+    ("profile", "notebook"), [("benchmark", "11_benchmark"), ("latent_size", "13_study_latent_size")]
+)
+def test_some_notebooks_have_a_profile_of_their_own(profile, notebook):
+    assert list(profiles.notebooks(profile)) == [notebook]
+    assert profile in profiles.own_profiles()
+    assert notebook not in profiles.notebooks("mnist")
     assert profiles.notebooks("mnist") == profiles.notebooks("digits")
 
 

@@ -118,6 +118,18 @@ def test_missing_permission_is_one_sentence(tmp_path):
         runs.Run("trial", "01_preprocess")
 
 
+def test_a_sweeps_table_is_this_machines_or_the_published_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
+    monkeypatch.setattr(runs, "REFERENCE", tmp_path / "reference")
+    own, published = runs.sweep_files("some")
+    with pytest.raises(StudyError, match="no results of the sweep 'some': run make sweep SWEEP=some first"):
+        runs.sweep_table("some")
+    for path in (published, own):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert runs.sweep_table("some") == path
+
+
 def test_comparison_prints_fixed_text():
     reference = {"a.test.mse": {"value": 2.0, "rtol": 0.01}, "a.test.ssim": {"value": 0.5, "rtol": 0.1}}
     inside = runs.Comparison({"a.test.mse": 2.01, "a.test.ssim": 0.46}, reference)
