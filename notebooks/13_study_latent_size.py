@@ -343,7 +343,7 @@ for size, found in added.items():
 claims.append(
     (
         "the error has a knee, the same on all axes, over both ranges and for all seeds",
-        " ".join(found_knees),
+        ", ".join(found_knees),
         "one",
         one_knee,
     )
