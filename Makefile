@@ -30,7 +30,7 @@ report: $(READY) ## execute what is out of date and write reports/<profile>/ (PR
 sweep: $(READY) ## execute a grid of runs on Dask and write reports/sweeps/<name>/ (SWEEP=smoke|seeds|latent_size|bottleneck|yours, SCHEDULER=tcp://…)
 	@$(BIN)/python -m ae_lib.sweep $(or $(SWEEP),smoke) $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 
-test: $(READY) ## test the library, replay the golden notebooks, check the guards: no network, no MNIST
+test: $(READY) ## test the library, replay the golden notebooks and 13, check the guards: no network, no MNIST
 	$(BIN)/ruff check .
 	$(BIN)/python -m pytest tests --cov --cov-report=term
 	$(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env --nbval-cell-timeout=600 tests/golden \

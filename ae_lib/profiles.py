@@ -39,21 +39,22 @@ def notebooks(profile="mnist", parameters=None):
         If a notebook needs one that there is not, or that needs it in turn.
     """
     texts, given = _scripts(), parameters or {}
-    own = profile if profile in own_profiles() else "mnist"
-    return _in_order({n: _needs(text, given.get(n, {})) for n, text in texts.items() if _home(text) == own})
+    homes = _homes(texts)
+    own = profile if profile in homes.values() else "mnist"
+    return _in_order({n: _needs(text, given.get(n, {})) for n, text in texts.items() if homes[n] == own})
 
 
 def own_profiles():
     """The profiles that have notebooks of their own, which no other profile executes."""
-    return sorted({_home(text) for text in _scripts().values()} - {"mnist"})
+    return sorted({*_homes(_scripts()).values()} - {"mnist"})
 
 
 def _scripts():
     return {path.stem: path.read_text(encoding="utf-8") for path in sorted(FOLDER.glob("[0-9][0-9]_*.py"))}
 
 
-def _home(script):
-    return re.search(r'^profile: str = "(\w+)"', script, re.M)[1]
+def _homes(texts):
+    return {name: re.search(r'^profile: str = "(\w+)"', text, re.M)[1] for name, text in texts.items()}
 
 
 def _needs(script, parameters):

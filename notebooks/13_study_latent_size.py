@@ -134,7 +134,7 @@ result.fillna("–").rename_axis(index="latent size", columns=f"{title}, test")
 
 # %%
 one = metrics.Interval(1, 1, 1)
-verdicts = {size: metrics.Interval(*gain.loc[size]).above(one) for size in sizes}
+verdicts = {size: ratio.above(one) for size, ratio in shown(gain).items()}
 for size, verdict in verdicts.items():
     print(f"{size} numbers, less error than PCA: {verdict}")
 
@@ -193,15 +193,10 @@ accuracies = {
     for name, feature in features.items()
     for model, key in (("autoencoder", "dense"), ("PCA", "pca"))
 }
-better = {
-    name: {
-        size: metrics.Interval(*accuracies[f"autoencoder, {name}"].loc[size]).above(
-            metrics.Interval(*accuracies[f"PCA, {name}"].loc[size])
-        )
-        for size in sizes
-    }
-    for name in features
-}
+better = {}
+for name in features:
+    own, baseline = (shown(accuracies[f"{model}, {name}"]) for model in ("autoencoder", "PCA"))
+    better[name] = {size: own[size].above(baseline[size]) for size in sizes}
 told = ". ".join(
     f"{name}: {', '.join(f'{size} {verdict}' for size, verdict in own.items())}" for name, own in better.items()
 )
@@ -329,13 +324,13 @@ if not set.intersection(*as_good.values()):
 elif len(set.union(*as_good.values())) == 1:
     one_size = "yes"
 claims = []
-for size in sizes:
+for size, ratio in shown(gain).items():
     claim = f"{size} numbers err less than as many components: MSE of PCA over the autoencoder's"
-    claims.append((claim, shown(gain)[size], 1, verdicts[size]))
-for size in sizes:
+    claims.append((claim, ratio, 1, verdicts[size]))
+baseline = accuracies["PCA, 5-NN"]["mean"].map("{:.4f}".format)
+for size, accuracy in shown(accuracies["autoencoder, 5-NN"]).items():
     claim = f"codes of {size} numbers have better neighbours than PCA's: accuracy of 5-NN"
-    own, baseline = (accuracies[f"{model}, 5-NN"] for model in ("autoencoder", "PCA"))
-    claims.append((claim, shown(own)[size], f"{baseline['mean'][size]:.4f}", better["5-NN"][size]))
+    claims.append((claim, accuracy, baseline[size], better["5-NN"][size]))
 for size, found in added.items():
     claims.append(
         (f"a linear bottleneck of {size} numbers errs less: MSE that a ReLU adds / %", found, 0, found.verdict)
@@ -382,16 +377,16 @@ facts = {
 runs.write_json(run.new_artifact("data.json"), facts)
 
 # %%
+found = {
+    "mse": shown(errors["autoencoder"]),
+    "pca_mse_over_own": shown(gain),
+    "knn5_accuracy": shown(accuracies["autoencoder, 5-NN"]),
+    "relu_added_mse_percent": added,
+}
 measured = {}
-for size in sizes:
-    for key, means in (
-        ("mse", errors["autoencoder"]),
-        ("pca_mse_over_own", gain),
-        ("knn5_accuracy", accuracies["autoencoder, 5-NN"]),
-    ):
-        measured |= metrics.Interval(*means.loc[size]).as_metrics(f"size_{size}.{key}")
-for size, found in added.items():
-    measured |= found.as_metrics(f"size_{size}.relu_added_mse_percent")
+for key, means in found.items():
+    for size, mean in means.items():
+        measured |= mean.as_metrics(f"size_{size}.{key}")
 comparison = run.finish(measured, claims)
 comparison
 

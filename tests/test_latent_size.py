@@ -69,6 +69,16 @@ def test_known_effects_are_found(study):
     } == expected
 
 
+def test_its_front_page_shows_the_claims_and_where_they_are_from(tmp_path, monkeypatch):
+    monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
+    page = report.run("latent_size").read_text(encoding="utf-8")
+    claims = runs.read_json(tmp_path / "latent_size" / "artifacts" / f"{NAME}.claims.json")
+    assert len(claims) == page.count("<tr><td>") - 1  # and one of the pages
+    assert "MNIST from the sweep latent_size as published and the sweep bottleneck as published" in page
+    assert "MD5" not in page
+    assert "<dt>seeds" not in page
+
+
 def test_a_power_law_has_no_knee(study):
     def change(linear, relu):
         linear[ERROR], relu[ERROR] = noise(linear) / linear["latent_dim"], noise(relu) / relu["latent_dim"]
