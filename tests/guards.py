@@ -117,12 +117,15 @@ def table_is_published(readme, reference):
 def claims_are_published(readme, reference):
     """Every row that names its metrics, in a comment in its last cell, shows what the reference says of them.
 
-    The first name belongs to the second cell, and so on; a cell with a per cent sign shows a hundred times the metric.
+    The first name belongs to the second cell, and so on, a dash to one that shows no metric; a cell with a per cent sign shows a
+    hundred times the metric.
     """
-    rows = re.findall(r"^\|[^|]*\|(.*)<!-- ([\w. ]+) --> *\|$", readme, re.M)
+    rows = re.findall(r"^\|[^|]*\|(.*)<!-- ([\w. -]+) --> *\|$", readme, re.M)
     problems = [] if rows else ["the README has no table of claims"]
     for cells, names in rows:
         for name, cell in zip(names.split(), cells.split("|"), strict=False):
+            if name == "-":
+                continue
             shown, entry = re.match(r"\s*(-?[\d.]+)(?: ± ([\d.]+))?", cell), reference.get(name)
             if not shown or not entry:
                 problems.append(f"{name}: shown {cell.strip()!r}, published {entry}")
