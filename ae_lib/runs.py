@@ -23,6 +23,7 @@ from IPython.display import Image, display
 
 PROJECT = Path(__file__).parents[1]
 REFERENCE = PROJECT / "reports" / "reference"
+ROUNDING = 1e-8  # the absolute part of every tolerance: what is smaller is the rounding of a processor
 PACKAGES = (
     "tensorflow",
     "keras",
@@ -176,7 +177,7 @@ class Comparison:
             columns=["metric", "measured", "reference", "tolerance"],
         ).set_index("metric")
         distance = (self.table["measured"] - self.table["reference"]).abs()
-        self.table["within"] = distance <= self.table["tolerance"] * self.table["reference"].abs()
+        self.table["within"] = distance <= self.table["tolerance"] * self.table["reference"].abs() + ROUNDING
         self.has_reference = bool(reference)
 
     @property

@@ -175,3 +175,11 @@ def test_provenance_names_versions_and_machine():
     assert found["cores"] >= 1
     assert runs.git_commit() is None or len(runs.git_commit()) >= 40
     assert found["cpu"]
+
+
+def test_tolerances_have_an_absolute_part():
+    """A reconstruction from all components is wrong by rounding alone, which another processor does in another way."""
+    reference = {"pca_filter.test.mse_noise_0": {"value": 6.7e-7, "rtol": 1e-5}}
+    comparison = runs.Comparison({"pca_filter.test.mse_noise_0": 6.7e-7 * 1.0013}, reference)
+    assert comparison.summary == "reproduced 1 of 1 metrics"
+    assert runs.Comparison({"pca_filter.test.mse_noise_0": 7e-7}, reference).summary == "reproduced 0 of 1 metrics"
