@@ -51,7 +51,11 @@ class Progress(keras.callbacks.Callback):
         if get_ipython():
             clear_output(wait=True)
         terminal = sys.stdout.isatty()
-        print(f"\r{line}" if terminal else line, end="" if terminal and done < total else "\n", flush=True)
+        print(
+            f"\r{line}" if terminal else line,
+            end="" if terminal and done < total else "\n",
+            flush=True,
+        )
 
     def on_train_end(self, logs=None):  # noqa: D102
         if get_ipython():
@@ -115,7 +119,11 @@ class KeptState(keras.callbacks.Callback):
             return
         for other in sorted(self.path.parent.glob("*.npz")):
             arrays, kept = _read_state(other)
-            changed = [name for name, value in configuration.items() if kept["configuration"].get(name) != value]
+            changed = [
+                name
+                for name, value in configuration.items()
+                if kept["configuration"].get(name) != value
+            ]
             if changed == [INITIAL] and _has_weights(self.model, arrays):
                 self.path, self.configuration = other, kept["configuration"]
                 self._go_on(arrays, kept, epochs)
@@ -136,7 +144,9 @@ class KeptState(keras.callbacks.Callback):
         assign(self.model, arrays[:own])
         self.remembered, self.kept = iter(arrays[own:]), kept
         self.epoch, self.stopped = kept["epoch"], kept["stopped"]
-        print(f"going on after epoch {self.epoch}, where an earlier run was interrupted", flush=True)
+        print(
+            f"going on after epoch {self.epoch}, where an earlier run was interrupted", flush=True
+        )
 
     def restore(self):
         """Put the model into its state after the last whole epoch."""
@@ -147,7 +157,9 @@ class KeptState(keras.callbacks.Callback):
         if self.kept:
             self.model.history.history = self.kept["history"]
             self.model.history.epoch = list(range(self.epoch))
-            for callback, plain, arrays in zip(self.others, self.kept["plain"], self.kept["arrays"], strict=True):
+            for callback, plain, arrays in zip(
+                self.others, self.kept["plain"], self.kept["arrays"], strict=True
+            ):
                 # Keras chooses at the first epoch's end what is better, and then turns the sign of min_delta, once.
                 getattr(callback, "_set_monitor_op", int)()
                 vars(callback).update(plain)
@@ -159,7 +171,10 @@ class KeptState(keras.callbacks.Callback):
         if self.path is None:
             self.good = arrays
             return
-        lists = [{n: v for n, v in vars(callback).items() if _is_list_of_arrays(v)} for callback in self.others]
+        lists = [
+            {n: v for n, v in vars(callback).items() if _is_list_of_arrays(v)}
+            for callback in self.others
+        ]
         arrays += [array for named in lists for value in named.values() for array in value]
         state = {
             "epoch": epoch + 1,
@@ -189,7 +204,9 @@ class KeptState(keras.callbacks.Callback):
 
 
 def _has_weights(model, arrays):
-    return all(np.array_equal(v.numpy(), kept) for v, kept in zip(model.variables, arrays, strict=False))
+    return all(
+        np.array_equal(v.numpy(), kept) for v, kept in zip(model.variables, arrays, strict=False)
+    )
 
 
 def variables(model):
@@ -210,18 +227,28 @@ def assign(model, arrays):
 
 def plain_attributes(callback):
     """The numbers, texts and switches among a callback's attributes, as Python values that JSON can hold."""
-    plain = {name: v.item() if isinstance(v, np.generic) else v for name, v in vars(callback).items()}
-    return {name: v for name, v in plain.items() if v is None or isinstance(v, bool | int | float | str)}
+    plain = {
+        name: v.item() if isinstance(v, np.generic) else v for name, v in vars(callback).items()
+    }
+    return {
+        name: v for name, v in plain.items() if v is None or isinstance(v, bool | int | float | str)
+    }
 
 
 def _is_list_of_arrays(value):
-    return isinstance(value, list) and bool(value) and all(isinstance(item, np.ndarray) for item in value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, np.ndarray) for item in value)
+    )
 
 
 def _read_state(path):
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return [file[f"arr_{i}"] for i in range(len(file.files) - 1)], json.loads(str(file["state"]))
+            return [file[f"arr_{i}"] for i in range(len(file.files) - 1)], json.loads(
+                str(file["state"])
+            )
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise StudyError(
             f"The kept state {path} cannot be read ({error}); expected what training wrote: remove it to begin anew."

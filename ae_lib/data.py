@@ -159,7 +159,9 @@ def idx_md5(array):
     """MD5 of a uint8 array written as an IDX file (magic number, big-endian dimensions, bytes)."""
     magic = 0x0800 + array.ndim  # 0x08: unsigned byte, then the number of dimensions
     header = struct.pack(f">{1 + array.ndim}I", magic, *array.shape)
-    return hashlib.md5(header + np.ascontiguousarray(array).tobytes(), usedforsecurity=False).hexdigest()
+    return hashlib.md5(
+        header + np.ascontiguousarray(array).tobytes(), usedforsecurity=False
+    ).hexdigest()
 
 
 def local_file(name):
@@ -218,7 +220,9 @@ def _read(path):
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in MNIST_MD5}
     except KeyError as error:
-        raise StudyError(f"{where} has no array {error}; expected {', '.join(MNIST_MD5)}: add it.") from error
+        raise StudyError(
+            f"{where} has no array {error}; expected {', '.join(MNIST_MD5)}: add it."
+        ) from error
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise StudyError(_damaged(where, error)) from error
@@ -268,7 +272,9 @@ def _validation_size(name, n, size):
             "digits": DIGITS_VALIDATION,
         }.get(name, n // 6)
     if not 1 <= size < n:
-        raise StudyError(f"validation_size is {size}; expected 1 to {n - 1} of the {n} training images: change it.")
+        raise StudyError(
+            f"validation_size is {size}; expected 1 to {n - 1} of the {n} training images: change it."
+        )
     return size
 
 
@@ -282,4 +288,9 @@ def _digits():
     images = zoom(digits.images / 16, (1, factor, factor), order=1, mode="nearest", grid_mode=True)
     images = np.rint(255 * images.clip(0, 1)).astype("uint8")
     labels, n = digits.target.astype("uint8"), DIGITS_TRAINING
-    return {"x_train": images[:n], "y_train": labels[:n], "x_test": images[n:], "y_test": labels[n:]}
+    return {
+        "x_train": images[:n],
+        "y_train": labels[:n],
+        "x_test": images[n:],
+        "y_test": labels[n:],
+    }

@@ -1,7 +1,7 @@
 """Every figure of the study: arrays in, a matplotlib figure out. Nothing is computed and no file is touched here.
 
 Each takes a caption that states its finding; it stands below the figure and is also the figure's label, from which
-`ae_lib.runs.Run.show` takes the alternative text. Ink is drawn dark on light, colours keep their order in grey-scale
+`ae_lib.run.Run.show` takes the alternative text. Ink is drawn dark on light, colours keep their order in grey-scale
 print, and what is told apart by colour is told apart by marker, line style or position as well.
 """
 
@@ -39,7 +39,18 @@ LOOK = {
     "svg.fonttype": "none",
 }
 # The ten of Tol's "muted" scheme ("Colour schemes", SRON technical note, 2021): told apart by the colour-blind.
-CLASSES = ["#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777"]
+CLASSES = [
+    "#332288",
+    "#88ccee",
+    "#44aa99",
+    "#117733",
+    "#999933",
+    "#ddcc77",
+    "#cc6677",
+    "#882255",
+    "#aa4499",
+    "#777777",
+]
 MARKERS = "os^Dv"
 LUMINANCE = (0.2126, 0.7152, 0.0722)  # of red, green and blue; ITU-R BT.709
 SIGNED = "cividis"  # its lightness rises throughout, so that the sign survives grey-scale print
@@ -50,8 +61,12 @@ def _figure(caption, width=9.0, height=3.2):
     lines = textwrap.wrap(caption, int(width * 13.5))
     below = 0.2 * len(lines) + 0.12
     figure = Figure(figsize=(width, height + below), dpi=DPI, layout="constrained", label=caption)
-    figure.get_layout_engine().set(rect=(0, below / (height + below), 1, height / (height + below)), wspace=0.04)
-    figure.text(0.01, 0.08 / (height + below), "\n".join(lines), fontsize=9.5, va="bottom", color="#333333")
+    figure.get_layout_engine().set(
+        rect=(0, below / (height + below), 1, height / (height + below)), wspace=0.04
+    )
+    figure.text(
+        0.01, 0.08 / (height + below), "\n".join(lines), fontsize=9.5, va="bottom", color="#333333"
+    )
     return figure
 
 
@@ -74,7 +89,9 @@ def _with_styles(series):
 
 
 def _draw_image(axes, image):
-    axes.imshow(np.reshape(image, (SIDE, SIDE)), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(
+        np.reshape(image, (SIDE, SIDE)), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest"
+    )
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(visible=True, color="#cccccc", linewidth=0.5)
@@ -82,7 +99,9 @@ def _draw_image(axes, image):
 
 def _legend_above(axes, ncols=4):
     # Above the axes it covers no data, whatever these are.
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, borderaxespad=0.2, handlelength=2.6)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, borderaxespad=0.2, handlelength=2.6
+    )
 
 
 @_styled
@@ -124,8 +143,12 @@ def mosaics(panels, caption):
     rows, columns = next(iter(panels.values())).shape[:2]
     width = min(6.0, 8.6 / len(panels))
     figure = _figure(caption, height=width * rows / columns + 0.3)
-    for axes, (title, images) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        framed = np.pad(np.reshape(images, (rows, columns, SIDE, SIDE)), [(0, 0), (0, 0), (1, 1), (1, 1)])
+    for axes, (title, images) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
+    ):
+        framed = np.pad(
+            np.reshape(images, (rows, columns, SIDE, SIDE)), [(0, 0), (0, 0), (1, 1), (1, 1)]
+        )
         # (row, column, y, x) to (row, y, column, x): one large image, drawn faster than many axes.
         page = framed.swapaxes(1, 2).reshape(rows * (SIDE + 2), columns * (SIDE + 2))
         axes.imshow(page, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
@@ -170,9 +193,15 @@ def pixel_maps(maps, caption, unit, signed=False):
     n_rows = -(-len(maps) // per_row)
     top = max(float(np.max(np.abs(values))) for values in maps.values())
     size = min(2.6, 7.6 / per_row)
-    figure = _figure(caption, width=max(7.0, (size + 0.1) * per_row + 1.2), height=(size + 0.3) * n_rows)
+    figure = _figure(
+        caption, width=max(7.0, (size + 0.1) * per_row + 1.2), height=(size + 0.3) * n_rows
+    )
     grid = figure.subplots(n_rows, per_row, squeeze=False)
-    scale = {"cmap": SIGNED, "vmin": -top, "vmax": top} if signed else {"cmap": "magma_r", "vmin": 0, "vmax": top}
+    scale = (
+        {"cmap": SIGNED, "vmin": -top, "vmax": top}
+        if signed
+        else {"cmap": "magma_r", "vmin": 0, "vmax": top}
+    )
     for axes, (title, values) in zip(grid.flat, maps.items(), strict=False):
         image = axes.imshow(np.reshape(values, (SIDE, SIDE)), **scale)
         axes.set(title=title, xticks=[], yticks=[])
@@ -184,7 +213,9 @@ def pixel_maps(maps, caption, unit, signed=False):
 
 
 @_styled
-def histogram(values, caption, xlabel, ylabel="share of images / %", log=False, marks=None, bins=80):
+def histogram(
+    values, caption, xlabel, ylabel="share of images / %", log=False, marks=None, bins=80
+):
     """Distributions on one axis.
 
     Parameters
@@ -203,7 +234,14 @@ def histogram(values, caption, xlabel, ylabel="share of images / %", log=False, 
     edges = np.linspace(0, max(np.max(v) for v in values.values()), bins + 1)
     for (label, data), style in _with_styles(values):
         share = 100 * np.histogram(data, edges)[0] / len(data)
-        axes.stairs(share, edges, label=label, color=style["color"], linestyle=style["linestyle"], linewidth=1.6)
+        axes.stairs(
+            share,
+            edges,
+            label=label,
+            color=style["color"],
+            linestyle=style["linestyle"],
+            linewidth=1.6,
+        )
     for label, position in (marks or {}).items():
         axes.axvline(position, color="#555555", linewidth=1, linestyle="-.", label=label)
     axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
@@ -233,9 +271,25 @@ def architecture(table, input_dim, caption):
         axes.text(x, height / 2 + 0.8, f"{units}", ha="center", va="bottom", fontweight="bold")
         axes.text(x, -np.sqrt(input_dim) / 2 - 1.2, activation or "input", ha="center", va="top")
         if parameters:
-            axes.annotate("", (x - 0.22, 0), (x - 0.78, 0), arrowprops={"arrowstyle": "->", "color": "#777777"})
-            axes.text(x - 0.5, 0.9, f"{parameters:,}", ha="center", va="bottom", fontsize=8.5, color="#555555")
-    axes.set(xlim=(-0.6, len(blocks) - 0.4), ylim=(-np.sqrt(input_dim) / 2 - 5, np.sqrt(input_dim) / 2 + 4))
+            axes.annotate(
+                "",
+                (x - 0.22, 0),
+                (x - 0.78, 0),
+                arrowprops={"arrowstyle": "->", "color": "#777777"},
+            )
+            axes.text(
+                x - 0.5,
+                0.9,
+                f"{parameters:,}",
+                ha="center",
+                va="bottom",
+                fontsize=8.5,
+                color="#555555",
+            )
+    axes.set(
+        xlim=(-0.6, len(blocks) - 0.4),
+        ylim=(-np.sqrt(input_dim) / 2 - 5, np.sqrt(input_dim) / 2 + 4),
+    )
     axes.axis("off")
     return figure
 
@@ -254,11 +308,15 @@ def loss_curves(history, floors, caption):
     """
     figure = _figure(caption, height=3.0)
     left, right = figure.subplots(1, 2)
-    for (column, label), style in zip({"loss": "training", "val_loss": "validation"}.items(), STYLES, strict=False):
+    for (column, label), style in zip(
+        {"loss": "training", "val_loss": "validation"}.items(), STYLES, strict=False
+    ):
         line = {"color": style["color"], "linestyle": style["linestyle"]}
         left.plot(history.index, history[column], label=label, **line)
         right.plot(history.index, history[column] - floors[column], label=label, **line)
-    left.axhline(floors["val_loss"], color="#777777", linewidth=1, linestyle="-.", label="floor (validation)")
+    left.axhline(
+        floors["val_loss"], color="#777777", linewidth=1, linestyle="-.", label="floor (validation)"
+    )
     left.set(xlabel="epoch", ylabel="BCE / nats per pixel")
     right.set(xlabel="epoch", ylabel="excess BCE / nats per pixel", yscale="log")
     right.yaxis.set_major_locator(mpl.ticker.LogLocator(subs=(1, 2, 5)))
@@ -284,8 +342,16 @@ def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
     axes = figure.subplots()
     for i, ((label, table), style) in enumerate(_with_styles(tables)):
         x = np.arange(len(table)) + 0.16 * (i - (len(tables) - 1) / 2)
-        error = [table["mean"] - table["low"], table["high"] - table["mean"]]
-        axes.errorbar(x, table["mean"], error, label=label, **{**style, "linestyle": "none"}, capsize=3, markersize=4.5)
+        error = [table["value"] - table["low"], table["high"] - table["value"]]
+        axes.errorbar(
+            x,
+            table["value"],
+            error,
+            label=label,
+            **{**style, "linestyle": "none"},
+            capsize=3,
+            markersize=4.5,
+        )
     axes.set_xticks(range(len(table)), [str(group) for group in table.index])
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if min(table["low"].min() for table in tables.values()) < 0:  # differences
@@ -333,11 +399,18 @@ def lines(curves, caption, xlabel, ylabel, shade=None, log=False, bottom=0):
 def _draw_curves(axes, curves):
     for (label, curve), style in _with_styles(curves):
         marker = {"markersize": 4} if len(curve) <= 20 else {"marker": "none"}
-        axes.plot(curve.index, curve["mean"], label=label, **{**style, **marker})
+        axes.plot(curve.index, curve["value"], label=label, **{**style, **marker})
         if curve.index.dtype.kind == "i":  # epochs or units: no ticks between them
             axes.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         if "low" in curve:
-            axes.fill_between(curve.index, curve["low"], curve["high"], color=style["color"], alpha=0.2, linewidth=0)
+            axes.fill_between(
+                curve.index,
+                curve["low"],
+                curve["high"],
+                color=style["color"],
+                alpha=0.2,
+                linewidth=0,
+            )
 
 
 @_styled
@@ -356,7 +429,9 @@ def line_panels(panels, caption, xlabels, ylabels):
     n_rows = -(-len(panels) // per_row)
     figure = _figure(caption, height=2.2 * n_rows + 0.4 if n_rows > 1 else 3.0)
     grid = figure.subplots(n_rows, per_row, squeeze=False)
-    for axes, (title, curves), xlabel, ylabel in zip(grid.flat, panels.items(), xlabels, ylabels, strict=False):
+    for axes, (title, curves), xlabel, ylabel in zip(
+        grid.flat, panels.items(), xlabels, ylabels, strict=False
+    ):
         _draw_curves(axes, curves)
         axes.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(-0.02, 1.02))
     for axes in grid.flat[len(panels) :]:
@@ -382,16 +457,26 @@ def scatter_maps(maps, labels, caption, axis):
     size = float(np.clip(4000 / len(labels), 2, 14))
     order = np.random.default_rng(0).permutation(len(labels))  # no class lies wholly on top
     colours = np.array([CLASSES[label % len(CLASSES)] for label in labels])
-    for axes, (title, points) in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True):
+    for axes, (title, points) in zip(
+        figure.subplots(1, len(maps), squeeze=False)[0], maps.items(), strict=True
+    ):
         for i, marker in enumerate(MARKERS):
             some = order[labels[order] % len(MARKERS) == i]
             # Without antialiasing the picture has few colours, and a file a third as large.
             look = {"marker": marker, "linewidths": 0, "antialiased": False, "rasterized": True}
             axes.scatter(*points[some].T, size, colours[some], **look)
-        medians = np.array([np.median(points[labels == label], axis=0) for label in np.unique(labels)])
-        for label, place in zip(np.unique(labels), _apart(medians, 0.06 * np.ptp(points, axis=0).max()), strict=True):
+        medians = np.array(
+            [np.median(points[labels == label], axis=0) for label in np.unique(labels)]
+        )
+        for label, place in zip(
+            np.unique(labels), _apart(medians, 0.06 * np.ptp(points, axis=0).max()), strict=True
+        ):
             text = axes.text(*place, label, fontsize=14, fontweight="bold")
-            text.set(ha="center", va="center", path_effects=[withStroke(linewidth=3.5, foreground="white")])
+            text.set(
+                ha="center",
+                va="center",
+                path_effects=[withStroke(linewidth=3.5, foreground="white")],
+            )
         axes.set(title=title, xlabel=axis.format(1), ylabel=axis.format(2), xticks=[], yticks=[])
         axes.set_aspect("equal", adjustable="datalim")
     return figure
@@ -445,8 +530,8 @@ def learning_curves(curves, caption, xlabel, ylabel):
     for i, ((label, curve), style) in enumerate(_with_styles(curves)):
         # Side by side, since intervals at one place would hide each other.
         x = curve.index * 1.02 ** (i - (len(curves) - 1) / 2)
-        error = [curve["mean"] - curve["low"], curve["high"] - curve["mean"]]
-        axes.errorbar(x, curve["mean"], error, label=label, capsize=3, markersize=4.5, **style)
+        error = [curve["value"] - curve["low"], curve["high"] - curve["value"]]
+        axes.errorbar(x, curve["value"], error, label=label, capsize=3, markersize=4.5, **style)
     axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log", yscale="log")
     axes.set_xticks(curve.index, [f"{amount:,}" for amount in curve.index])
     axes.xaxis.set_minor_locator(mpl.ticker.NullLocator())
@@ -478,21 +563,33 @@ def interval_rows(panels, caption, log=()):
     for axes, (measure, tables) in zip(grid, panels.items(), strict=True):
         for i, ((label, table), style) in enumerate(_with_styles(tables)):
             y = np.arange(len(names)) + 0.26 * (i - (len(tables) - 1) / 2)
-            error = [table["mean"] - table["low"], table["high"] - table["mean"]]
+            error = [table["value"] - table["low"], table["high"] - table["value"]]
             look = {**style, "linestyle": "none", "capsize": 2.5, "markersize": 4.5}
-            axes.errorbar(table["mean"], y, xerr=error, label=label, **look)
+            axes.errorbar(table["value"], y, xerr=error, label=label, **look)
         axes.set_xscale("log" if measure in log else "linear")
         axes.set_xlabel(measure)
         axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
         axes.set_axisbelow(True)
         _few_ticks(axes)
-        for row in np.flatnonzero(np.all([table["mean"].isna() for table in tables.values()], axis=0)):
+        for row in np.flatnonzero(
+            np.all([table["value"].isna() for table in tables.values()], axis=0)
+        ):
             place = {"transform": axes.get_yaxis_transform(), "ha": "center", "va": "center"}
-            axes.text(0.5, row, "not measured", fontsize=8, color="#777777", backgroundcolor="white", **place)
+            axes.text(
+                0.5,
+                row,
+                "not measured",
+                fontsize=8,
+                color="#777777",
+                backgroundcolor="white",
+                **place,
+            )
     grid[0].set_yticks(range(len(names)), names)
     grid[0].set_ylim(len(names) - 0.5, -0.5)
     if len(series) > 1:
-        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(series))
+        figure.legend(
+            *grid[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(series)
+        )
     return figure
 
 
@@ -501,7 +598,9 @@ def _few_ticks(axes):
     if axes.get_xscale() == "log":
         low, high = axes.get_xlim()
         steps = (1,) if high / low > 1000 else (1, 3) if high / low > 40 else (1, 2, 5)
-        axis.set_major_locator(mpl.ticker.LogLocator(subs=steps) if high / low > 8 else mpl.ticker.MaxNLocator(3))
+        axis.set_major_locator(
+            mpl.ticker.LogLocator(subs=steps) if high / low > 8 else mpl.ticker.MaxNLocator(3)
+        )
         axis.set_major_formatter("{x:g}" if high < 1e4 else mpl.ticker.EngFormatter(sep=""))
         axis.set_minor_locator(mpl.ticker.NullLocator())
     else:
@@ -523,13 +622,23 @@ def labelled_points(panels, caption, ylabel):
     figure.get_layout_engine().set(wspace=0.08)  # names may stand out a little
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (cost, table) in zip(grid, panels.items(), strict=True):
-        error = [table["mean"] - table["low"], table["high"] - table["mean"]]
+        error = [table["value"] - table["low"], table["high"] - table["value"]]
         colours = np.where(table["front"], STYLES[0]["color"], STYLES[1]["color"])
-        axes.errorbar(table["cost"], table["mean"], error, linestyle="none", ecolor="#999999", capsize=2.5, zorder=1)
+        axes.errorbar(
+            table["cost"],
+            table["value"],
+            error,
+            linestyle="none",
+            ecolor="#999999",
+            capsize=2.5,
+            zorder=1,
+        )
         filled = np.where(table["front"], colours, "white")
-        axes.scatter(table["cost"], table["mean"], 34, filled, edgecolors=colours, linewidths=1.5, zorder=3)
+        axes.scatter(
+            table["cost"], table["value"], 34, filled, edgecolors=colours, linewidths=1.5, zorder=3
+        )
         best = table[table["front"]].sort_values("cost")
-        axes.plot(best["cost"], best["mean"], color=STYLES[0]["color"], linewidth=1, zorder=2)
+        axes.plot(best["cost"], best["value"], color=STYLES[0]["color"], linewidth=1, zorder=2)
         axes.set(xlabel=cost, xscale="log", yscale="log")
         axes.margins(x=0.15, y=0.14)
         _few_ticks(axes)
@@ -545,15 +654,24 @@ def labelled_points(panels, caption, ylabel):
 
 def _name_points(axes, table):
     """Put each name beside its point, at the first of several places that covers no point and no other name."""
-    shown = table.dropna(subset=["cost", "mean"])
-    places = shown[["cost", "mean"]].to_numpy("float64")
+    shown = table.dropna(subset=["cost", "value"])
+    places = shown[["cost", "value"]].to_numpy("float64")
     taken = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in axes.transData.transform(places)]
     sides = [(7, 0, "left"), (-7, 0, "right"), (0, 11, "center"), (0, -11, "center")]
-    sides += [(side, up, "left" if side > 0 else "right") for up in (10, -10, 20, -20) for side in (7, -7)]
+    sides += [
+        (side, up, "left" if side > 0 else "right") for up in (10, -10, 20, -20) for side in (7, -7)
+    ]
     look = {"textcoords": "offset points", "va": "center", "fontsize": 9}
-    look["arrowprops"] = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7, "shrinkA": 0}  # seen if it is far
+    look["arrowprops"] = {
+        "arrowstyle": "-",
+        "color": "#999999",
+        "linewidth": 0.7,
+        "shrinkA": 0,
+    }  # seen if it is far
     for name, place in zip(shown.index, places, strict=True):
-        text = axes.annotate(name, place, (7, 0), **look, path_effects=[withStroke(linewidth=3, foreground="white")])
+        text = axes.annotate(
+            name, place, (7, 0), **look, path_effects=[withStroke(linewidth=3, foreground="white")]
+        )
 
         def covered(side, text=text):
             text.set(position=side[:2], ha=side[2])
@@ -590,8 +708,16 @@ def rank_matrix(ranks, level, caption):
     scale = {"vmin": 0, "vmax": 1.1 * np.nanmax(ranks.to_numpy())}
     image = axes.imshow(ranks, cmap="Blues_r", aspect="auto", interpolation="nearest", **scale)
     for (i, j), rank in np.ndenumerate(ranks.to_numpy()):
-        text = "–" if np.isnan(rank) else f"({rank:.0f})" if level.iloc[i, j] and rank > 1 else f"{rank:.0f}"
-        dark = rank > 0 and np.dot(image.cmap(image.norm(rank))[:3], LUMINANCE) < 0.45  # NaN is no colour, but white
+        text = (
+            "–"
+            if np.isnan(rank)
+            else f"({rank:.0f})"
+            if level.iloc[i, j] and rank > 1
+            else f"{rank:.0f}"
+        )
+        dark = (
+            rank > 0 and np.dot(image.cmap(image.norm(rank))[:3], LUMINANCE) < 0.45
+        )  # NaN is no colour, but white
         axes.text(
             j,
             i,
@@ -601,7 +727,9 @@ def rank_matrix(ranks, level, caption):
             color="white" if dark else "#222222",
             fontweight="bold" if rank == 1 else None,
         )
-    axes.set_xticks(range(ranks.shape[1]), [textwrap.fill(name, 10) for name in ranks.columns], fontsize=8.5)
+    axes.set_xticks(
+        range(ranks.shape[1]), [textwrap.fill(name, 10) for name in ranks.columns], fontsize=8.5
+    )
     axes.set_yticks(range(len(ranks)), ranks.index)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)

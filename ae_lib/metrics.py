@@ -17,23 +17,18 @@ HIGHER_IS_BETTER = {"psnr", "ssim", "accuracy"}
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the two ends of its bootstrap interval."""
+    """A number and the two ends of its 95 % interval; NaN ends if it has none."""
 
-    mean: float
+    value: float
     low: float
     high: float
 
-    @classmethod
-    def from_metrics(cls, metrics, name):
-        """The inverse of `as_metrics`; what is not among the metrics is NaN."""
-        return cls(*(metrics.get(f"{name}{end}", np.nan) for end in ("", ".low", ".high")))
-
     def __repr__(self):
-        if np.isnan(self.mean):
+        if np.isnan(self.value):
             return "–"
         if np.isnan(self.low):  # a number without an interval, such as a count
-            return f"{self.mean:,.0f}" if abs(self.mean) >= 1e4 else f"{self.mean:#.4g}"
-        return f"{self.mean:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
+            return f"{self.value:,.0f}" if abs(self.value) >= 1e4 else f"{self.value:#.4g}"
+        return f"{self.value:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
 
     @property
     def verdict(self):
@@ -49,10 +44,6 @@ class Interval:
         American Statistician 55(3), 2001.
         """
         return "yes" if self.low > other.high else "no" if self.high < other.low else "undecided"
-
-    def as_metrics(self, name):
-        """A dict of the mean under this name, and of the ends under ``name.low`` and ``name.high``."""
-        return {name: self.mean, f"{name}.low": self.low, f"{name}.high": self.high}
 
 
 def bce(x, y, epsilon=EPSILON):
@@ -225,8 +216,15 @@ def welch_interval(first, second, level=0.95):
     difference, total = first[0] - second[0], variances.sum()
     half = total  # 0, or NaN
     if total > 0:
-        half = np.sqrt(total) * student.ppf((1 + level) / 2, total**2 / (variances**2 / freedom).sum())
+        half = np.sqrt(total) * student.ppf(
+            (1 + level) / 2, total**2 / (variances**2 / freedom).sum()
+        )
     return Interval(float(difference), float(difference - half), float(difference + half))
+
+
+def numbered(name, number):
+    """A part of a metric's name with a number in it, its decimal point as ``_``: ``step_0_6``."""
+    return f"{name}_{number:g}".replace(".", "_")
 
 
 def pareto_front(costs, errors):

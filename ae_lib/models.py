@@ -64,7 +64,9 @@ def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32, bottlenec
     _check_units(input_dim, *hidden, latent_dim)
     if bottleneck not in ("linear", "relu"):
         raise StudyError(f"bottleneck is {bottleneck!r}; expected 'linear' or 'relu': change it.")
-    return _mirrored(input_dim, hidden, latent_dim, layers.Dense(latent_dim, bottleneck, name="code"))
+    return _mirrored(
+        input_dim, hidden, latent_dim, layers.Dense(latent_dim, bottleneck, name="code")
+    )
 
 
 def convolutional_autoencoder(input_dim=784, filters=(32, 64), latent_dim=32):
@@ -109,7 +111,8 @@ def convolutional_autoencoder(input_dim=784, filters=(32, 64), latent_dim=32):
     small = side // multiple, side // multiple, filters[-1] if filters else 1
     look = {"kernel_size": 3, "strides": 2, "padding": "same"}
     inwards = [
-        layers.Conv2D(count, activation="relu", name=f"encoder_{n}", **look) for n, count in enumerate(filters, 1)
+        layers.Conv2D(count, activation="relu", name=f"encoder_{n}", **look)
+        for n, count in enumerate(filters, 1)
     ]
     outwards = [
         layers.Conv2DTranspose(count, activation="relu", name=f"decoder_{n}", **look)
@@ -169,7 +172,9 @@ def variational_autoencoder(input_dim=784, hidden=(500, 500), latent_dim=40, bet
     if not 0 <= beta < math.inf:
         raise StudyError(f"beta is {beta!r}; expected a finite number of at least 0: change it.")
     posterior = layers.Dense(2 * latent_dim, name="posterior")
-    return _mirrored(input_dim, hidden, latent_dim, posterior, GaussianCode(beta / input_dim, name="code"))
+    return _mirrored(
+        input_dim, hidden, latent_dim, posterior, GaussianCode(beta / input_dim, name="code")
+    )
 
 
 @keras.saving.register_keras_serializable(package="ae_lib")
@@ -199,11 +204,13 @@ class GaussianCode(layers.Layer):
 
     def call(self, posterior, training=False):  # noqa: D102
         mean, log_variance = keras.ops.split(posterior, 2, axis=-1)
-        self.add_loss(self.weight * keras.ops.mean(gaussian_divergence(mean, log_variance)))
+        self.add_loss(self.weight * keras.ops.mean(gaussian_kl(mean, log_variance)))
         if not training:
             return mean
         # Keras's own normal numbers leave the generator to XLA.
-        noise = tf.random.stateless_normal(tf.shape(mean), tf.cast(self.random.next(), tf.int32), alg=GENERATOR)
+        noise = tf.random.stateless_normal(
+            tf.shape(mean), tf.cast(self.random.next(), tf.int32), alg=GENERATOR
+        )
         return mean + keras.ops.exp(log_variance / 2) * noise
 
     def compute_output_shape(self, shape):  # noqa: D102
@@ -213,7 +220,7 @@ class GaussianCode(layers.Layer):
         return {**super().get_config(), "weight": self.weight, "seed": self.seed}
 
 
-def gaussian_divergence(mean, log_variance):
+def gaussian_kl(mean, log_variance):
     """KL(N(μ, diag σ²) ‖ N(0, I)) in nats, one value per row; both shape (n, d), as arrays or tensors."""
     terms = keras.ops.square(mean) + keras.ops.exp(log_variance) - 1 - log_variance
     return keras.ops.sum(terms, axis=-1) / 2
@@ -230,11 +237,16 @@ def _check_units(*units):
 def _mirrored(input_dim, hidden, latent_dim, *bottleneck):
     encoder = _chain("encoder", input_dim, *_hidden("encoder", hidden), *bottleneck)
     output = layers.Dense(input_dim, activation="sigmoid", name="reconstruction")
-    return _composed(encoder, _chain("decoder", latent_dim, *_hidden("decoder", reversed(hidden)), output))
+    return _composed(
+        encoder, _chain("decoder", latent_dim, *_hidden("decoder", reversed(hidden)), output)
+    )
 
 
 def _hidden(name, units):
-    return [layers.Dense(count, activation="relu", name=f"{name}_{n}") for n, count in enumerate(units, 1)]
+    return [
+        layers.Dense(count, activation="relu", name=f"{name}_{n}")
+        for n, count in enumerate(units, 1)
+    ]
 
 
 def _chain(name, input_dim, *steps):
@@ -246,10 +258,12 @@ def _chain(name, input_dim, *steps):
 
 def _composed(encoder, decoder):
     images = keras.Input(encoder.input_shape[1:], name="images")
-    return Autoencoder(keras.Model(images, decoder(encoder(images)), name="autoencoder"), encoder, decoder)
+    return Autoencoder(
+        keras.Model(images, decoder(encoder(images)), name="autoencoder"), encoder, decoder
+    )
 
 
-def anew(autoencoder):
+def reinitialized(autoencoder):
     """Build an autoencoder of the same layers with initial weights of its own.
 
     Parameters
@@ -262,15 +276,20 @@ def anew(autoencoder):
         Not compiled. Its weights follow `keras.utils.set_random_seed`, as those of the builders do: a dense one is the very
         network that `dense_autoencoder` gives under that seed; others draw theirs in another order than their builders.
     """
-    encoder = halves(autoencoder).encoder
+    encoder = as_autoencoder(autoencoder).encoder
     if not _all_of(autoencoder, layers.Dense):
         return keras.models.clone_model(autoencoder)
-    hidden, activation = [layer.units for layer in encoder.layers[1:-1]], encoder.layers[-1].activation.__name__
-    return dense_autoencoder(encoder.input_shape[1], hidden, encoder.output_shape[1], activation).autoencoder
+    hidden, activation = (
+        [layer.units for layer in encoder.layers[1:-1]],
+        encoder.layers[-1].activation.__name__,
+    )
+    return dense_autoencoder(
+        encoder.input_shape[1], hidden, encoder.output_shape[1], activation
+    ).autoencoder
 
 
 def _inner_layers(autoencoder):
-    both = [layer for half in halves(autoencoder)[1:] for layer in half.layers]
+    both = [layer for half in as_autoencoder(autoencoder)[1:] for layer in half.layers]
     return [layer for layer in both if not isinstance(layer, layers.InputLayer)]
 
 
@@ -281,7 +300,9 @@ def _all_of(autoencoder, kinds):
 def last_hidden(encoder):
     """The encoder up to its last hidden layer: a keras.Model, (n, 784) → (n, units), that shares its weights."""
     names = {"code", "posterior"}
-    return keras.Model(encoder.input, [layer for layer in encoder.layers if layer.name not in names][-1].output)
+    return keras.Model(
+        encoder.input, [layer for layer in encoder.layers if layer.name not in names][-1].output
+    )
 
 
 def mean_encoder(encoder):
@@ -333,14 +354,20 @@ def stacked(autoencoders):
     tables = [layer_table(model) for model in autoencoders]
     shapes = [[weights.shape for weights in model.get_weights()] for model in autoencoders]
     if any(alike != (tables[0], shapes[0]) for alike in zip(tables, shapes, strict=True)):
-        raise StudyError("The autoencoders have different layers; expected the same units in each: build them alike.")
+        raise StudyError(
+            "The autoencoders have different layers; expected the same units in each: build them alike."
+        )
     if not _all_of(autoencoders[0], (layers.Dense, GaussianCode)):
         return _branches(autoencoders)
     k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
     images = x = keras.Input((k, input_dim), name="images")
     for layer in _inner_layers(autoencoders[0]):
         # The mean of a divergence is over the images of all k, and so is 1 / k of each.
-        alike = GaussianCode(layer.weight, name=layer.name) if isinstance(layer, GaussianCode) else _matrices(k, layer)
+        alike = (
+            GaussianCode(layer.weight, name=layer.name)
+            if isinstance(layer, GaussianCode)
+            else _matrices(k, layer)
+        )
         x = alike(x)
     model = keras.Model(images, x, name="stacked")
     weights = zip(*(autoencoder.get_weights() for autoencoder in autoencoders), strict=True)
@@ -363,24 +390,48 @@ def _branches(autoencoders):
     k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
     images = keras.Input((k, input_dim), name="images")
     for autoencoder in autoencoders:
-        for layer in halves(autoencoder).encoder.layers:
+        for layer in as_autoencoder(autoencoder).encoder.layers:
             if isinstance(layer, GaussianCode):
                 layer.weight /= k
     # Names must differ within a model.
-    branches = [keras.Model(a.input, a.output, name=f"autoencoder_{i}") for i, a in enumerate(autoencoders)]
+    branches = [
+        keras.Model(a.input, a.output, name=f"autoencoder_{i}") for i, a in enumerate(autoencoders)
+    ]
     drawn = [branch(images[:, i]) for i, branch in enumerate(branches)]
     return keras.Model(images, keras.ops.stack(drawn, axis=1), name="stacked")
 
 
-def halves(autoencoder):
-    """The encoder and the decoder inside a loaded autoencoder, as an `Autoencoder`."""
-    return Autoencoder(autoencoder, autoencoder.get_layer("encoder"), autoencoder.get_layer("decoder"))
+def load(path):
+    """Load a trained autoencoder from a Keras file, as an `Autoencoder`."""
+    return as_autoencoder(keras.models.load_model(path))
+
+
+def as_autoencoder(autoencoder):
+    """The encoder and the decoder inside an autoencoder, as an `Autoencoder`."""
+    return Autoencoder(
+        autoencoder, autoencoder.get_layer("encoder"), autoencoder.get_layer("decoder")
+    )
+
+
+def predict_in_batches(network, x, size=1000):
+    """The outputs of a network, or of another callable, for all rows of ``x``, ``size`` at a time."""
+    # Not `predict`, which compiles each model, and warns if many are asked one after the other.
+    parts = np.split(x, range(size, len(x), size))
+    return np.concatenate([np.asarray(network(part)) for part in parts])
 
 
 def layer_table(model):
     """Names, units, activations and parameter counts of the dense layers, input to output, one tuple each."""
-    dense = [layer for half in halves(model)[1:] for layer in half.layers if isinstance(layer, layers.Dense)]
-    return [(layer.name, layer.units, layer.activation.__name__, layer.count_params()) for layer in dense]
+    dense = [
+        layer
+        for half in as_autoencoder(model)[1:]
+        for layer in half.layers
+        if isinstance(layer, layers.Dense)
+    ]
+    return [
+        (layer.name, layer.units, layer.activation.__name__, layer.count_params())
+        for layer in dense
+    ]
 
 
 def classifier(encoder, classes):
@@ -401,4 +452,8 @@ def classifier(encoder, classes):
     images = keras.Input(encoder.input_shape[1:], name="images")
     codes = keras.models.clone_model(encoder)(images)
     # No activation in between: the code is linear, as in the autoencoder, so that both signs reach the softmax.
-    return keras.Model(images, layers.Dense(classes, activation="softmax", name="classes")(codes), name="classifier")
+    return keras.Model(
+        images,
+        layers.Dense(classes, activation="softmax", name="classes")(codes),
+        name="classifier",
+    )

@@ -20,4 +20,6 @@ with tempfile.TemporaryFile() as _held:
         os.close(_real)
         _held.seek(0)
         _lines = _held.read().decode(errors="replace").splitlines(keepends=True)
-        sys.stderr.writelines(line for line in _lines if not line.startswith(("I0000", "WARNING: All log messages")))
+        sys.stderr.writelines(
+            line for line in _lines if not line.startswith(("I0000", "WARNING: All log messages"))
+        )

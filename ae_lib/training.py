@@ -47,12 +47,21 @@ class Settings:
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise StudyError(f"{name} is {value!r}; expected a whole number of at least {least}: change it.")
+                raise StudyError(
+                    f"{name} is {value!r}; expected a whole number of at least {least}: change it."
+                )
         rate = self.learning_rate
-        if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule) and not 0 < rate < np.inf:
-            raise StudyError(f"learning_rate is {rate!r}; expected a number above 0, or a Keras schedule: change it.")
+        if (
+            not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+            and not 0 < rate < np.inf
+        ):
+            raise StudyError(
+                f"learning_rate is {rate!r}; expected a number above 0, or a Keras schedule: change it."
+            )
         if self.compiler not in ("auto", "xla", "none"):
-            raise StudyError(f"compiler is {self.compiler!r}; expected 'auto', 'xla' or 'none': change it.")
+            raise StudyError(
+                f"compiler is {self.compiler!r}; expected 'auto', 'xla' or 'none': change it."
+            )
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,9 @@ class Reconstruct:
     the network is shown and what it has to draw.
     """
 
-    codes_are_drawn = False  # whether validation, too, draws codes from what the encoder says of them
+    codes_are_drawn = (
+        False  # whether validation, too, draws codes from what the encoder says of them
+    )
 
     def __call__(self, images, seed):  # noqa: D102
         return images, images
@@ -115,7 +126,9 @@ class Binarise(Reconstruct):
     codes_are_drawn = True
 
     def __call__(self, images, seed):  # noqa: D102
-        binary = tf.cast(tf.random.stateless_uniform(images.shape, seed, alg=GENERATOR) < images, tf.float32)
+        binary = tf.cast(
+            tf.random.stateless_uniform(images.shape, seed, alg=GENERATOR) < images, tf.float32
+        )
         return binary, binary
 
 
@@ -135,7 +148,7 @@ def _layers(model):
         yield from _layers(layer)
 
 
-def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None, task=Reconstruct()):  # noqa: B008  # frozen
+def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, task=Reconstruct()):  # noqa: B008  # frozen
     """Train an autoencoder, with Adam and binary cross-entropy, plus what losses its layers have of their own.
 
     A whole epoch (the order of the images, every minibatch, the last and smaller one included, the validation pass) is
@@ -151,7 +164,7 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None, task=R
     settings : Settings
     callbacks : sequence of keras.callbacks.Callback
         They see epochs, and one batch per epoch.
-    state_folder : path, optional
+    checkpoint_folder : path, optional
         Where the state is kept after each epoch until training ends, so that the same call, made again after an
         interruption, goes on from there. A call with another configuration (model, initial weights, images, settings
         but for ``epochs``, callbacks, task, versions) does not see it.
@@ -179,16 +192,18 @@ def fit(model, x_train, x_val, settings, callbacks=(), state_folder=None, task=R
         )
     for x in (x_train, x_val):
         if x.dtype not in (np.uint8, np.float32):
-            raise StudyError(f"The images are {x.dtype}; expected uint8, or float32 in [0, 1]: convert them.")
+            raise StudyError(
+                f"The images are {x.dtype}; expected uint8, or float32 in [0, 1]: convert them."
+            )
     keras.utils.set_random_seed(settings.seed)
     compiler = compiler_for(model) if settings.compiler == "auto" else settings.compiler
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     model.compile(optimizer, "binary_crossentropy", jit_compile=compiler == "xla")
     optimizer.build(model.trainable_variables)
     kept = KeptState(model, callbacks)
-    if state_folder is not None:
+    if checkpoint_folder is not None:
         configuration = _configuration(model, x_train, x_val, settings, compiler, callbacks, task)
-        kept.find(state_folder, configuration, settings.epochs)
+        kept.find(checkpoint_folder, configuration, settings.epochs)
     model.train_step = _Epoch(model, x_train, x_val, settings, task)
     try:
         return model.fit(
@@ -263,17 +278,23 @@ class _Epoch:
             x, y = self.task(self._images(self.x_train, indices), _fold_in(seed, step))
             with tf.GradientTape() as tape:
                 loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=True))
-            model.optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+            model.optimizer.apply(
+                tape.gradient(loss, model.trainable_variables), model.trainable_variables
+            )
             return loss
 
         def validation_batch(indices, step):
             # No epoch has this number: validation's randomness is its own, and the same in every epoch.
-            x, y = self.task(self._images(self.x_val, indices), _fold_in([self.settings.seed, -1], step))
+            x, y = self.task(
+                self._images(self.x_val, indices), _fold_in([self.settings.seed, -1], step)
+            )
             return model.compute_loss(x=x, y=y, y_pred=model(x, training=self.task.codes_are_drawn))
 
         n = self.x_val.shape[0]
         return {
-            "loss": _mean_over_batches(batch, permutation, self.x_train.shape[0], self.settings.batch_size),
+            "loss": _mean_over_batches(
+                batch, permutation, self.x_train.shape[0], self.settings.batch_size
+            ),
             "val_loss": _mean_over_batches(validation_batch, tf.range(n), n, min(1000, n)),
         }
 

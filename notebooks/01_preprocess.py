@@ -33,12 +33,13 @@ seed: int = 0  # which images the sample grid shows, and the bootstrap
 # or re-labelled copy does not pass.
 
 # %%
-from ae_lib import data, figures, metrics, runs
+from ae_lib import data, figures, metrics
+from ae_lib.run import Run, write_json
 
 import numpy as np
 import pandas as pd
 
-run = runs.Run(profile, "01_preprocess")
+run = Run(profile, "01_preprocess")
 run
 
 # %%
@@ -61,7 +62,9 @@ pd.Series(images.md5, name="MD5 as IDX").to_frame()
 splits = {"training": images.x_train, "validation": images.x_val, "test": images.x_test}
 labels = {"training": images.y_train, "validation": images.y_val, "test": images.y_test}
 shapes = {split: (x.shape, x.dtype, x.min(), x.max()) for split, x in splits.items()}
-pd.DataFrame(shapes, index=["shape", "dtype", "least", "greatest"]).T.rename_axis(columns=images.title)
+pd.DataFrame(shapes, index=["shape", "dtype", "least", "greatest"]).T.rename_axis(
+    columns=images.title
+)
 
 # %% [markdown]
 # An image that occurs in two splits would let a model be tested on what it has seen. Exact copies are counted here.
@@ -83,9 +86,17 @@ for first, second in [("training", "test"), ("training", "validation"), ("valida
 # %%
 classes = np.unique(images.y_train)
 rng = np.random.default_rng(seed)
-sample = {label: rng.choice(np.flatnonzero(images.y_train == label), 10, replace=False) for label in classes}
-caption = f"Figure 1.1. {images.title}: ten training images of each class, drawn at random (seed {seed})."
-run.show("01_samples", figures.image_rows({str(label): images.x_train[i] for label, i in sample.items()}, caption))
+sample = {
+    label: rng.choice(np.flatnonzero(images.y_train == label), 10, replace=False)
+    for label in classes
+}
+caption = (
+    f"Figure 1.1. {images.title}: ten training images of each class, drawn at random (seed {seed})."
+)
+run.show(
+    "01_samples",
+    figures.image_rows({str(label): images.x_train[i] for label, i in sample.items()}, caption),
+)
 
 # %% [markdown]
 # ## Check the balance of the classes
@@ -93,7 +104,9 @@ run.show("01_samples", figures.image_rows({str(label): images.x_train[i] for lab
 # Errors are later averaged over images, so a class with more images weighs more. How uneven are the splits?
 
 # %%
-shares = pd.DataFrame({split: pd.Series(y).value_counts(normalize=True).sort_index() for split, y in labels.items()})
+shares = pd.DataFrame(
+    {split: pd.Series(y).value_counts(normalize=True).sort_index() for split, y in labels.items()}
+)
 shares.rename_axis(index="class", columns=images.title).round(4)
 
 # %%
@@ -118,8 +131,12 @@ table.rename_axis(columns=images.title).round(4)
 
 # %%
 everything = np.concatenate([images.x_val, images.x_train])
-print(f"mean {everything.mean(dtype='float64'):.4f} and standard deviation {everything.std(dtype='float64'):.4f}")
-print(f"pixels that are empty in every training and validation image: {(everything.max(axis=0) == 0).sum()} of 784")
+print(
+    f"mean {everything.mean(dtype='float64'):.4f} and standard deviation {everything.std(dtype='float64'):.4f}"
+)
+print(
+    f"pixels that are empty in every training and validation image: {(everything.max(axis=0) == 0).sum()} of 784"
+)
 
 # %%
 caption = (
@@ -144,8 +161,12 @@ run.show("01_ink", figures.histogram(ink, caption, "ink per image / sum of the 7
 # counts is the **excess BCE**, the part above this floor.
 
 # %% tags=["nbval-ignore-output"]
-floors = {split: metrics.interval(metrics.entropy(values), seed) for split, values in splits.items()}
-pd.Series(floors, name="entropy floor / nats per pixel [95 % interval]").to_frame().rename_axis(columns=images.title)
+floors = {
+    split: metrics.interval(metrics.entropy(values), seed) for split, values in splits.items()
+}
+pd.Series(floors, name="entropy floor / nats per pixel [95 % interval]").to_frame().rename_axis(
+    columns=images.title
+)
 
 # %% [markdown]
 # The other end of the scale is a model that draws the mean training image whatever it is shown. Anything that has
@@ -162,18 +183,19 @@ mean_image.to_frame("mean image").rename_axis(columns=f"{images.title}, test").r
 # %%
 facts = {"name": images.name, "title": images.title, "source": images.source, "md5": images.md5}
 counts = {split: len(values) for split, values in splits.items()}
-runs.write_json(run.new_artifact("data.json"), facts | counts)
+write_json(run.new_artifact("data.json"), facts | counts)
 
 # %%
 comparison = run.finish(
     {
-        f"data.{short}.entropy_floor": floors[split].mean
+        f"data.{short}.entropy_floor": floors[split].value
         for short, split in zip(("train", "val", "test"), splits, strict=True)
     }
     | {
         f"data.{short}.mean_intensity": splits[split].mean()
         for short, split in (("train", "training"), ("test", "test"))
-    }
+    },
+    headline=["data.test.entropy_floor"],
 )
 comparison
 

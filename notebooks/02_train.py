@@ -39,12 +39,13 @@ compiler: str = "auto"  # xla or none; auto takes XLA for a network without conv
 # %%
 import time
 
-from ae_lib import data, figures, metrics, models, runs, training
+from ae_lib import data, figures, metrics, models, training
+from ae_lib.run import Run
 
 import keras
 import pandas as pd
 
-run = runs.Run(profile, "02_train")
+run = Run(profile, "02_train")
 settings = training.Settings(epochs, batch_size, learning_rate, seed, compiler)
 settings
 
@@ -99,7 +100,11 @@ print("decoder(encoder(x)) equals autoencoder(x):", bool(abs(difference.numpy())
 # %% tags=["nbval-ignore-output"]
 begun = time.perf_counter()
 fitted = training.fit(
-    model.autoencoder, images.pixels_train, images.pixels_val, settings, state_folder=run.folder / "state"
+    model.autoencoder,
+    images.pixels_train,
+    images.pixels_val,
+    settings,
+    checkpoint_folder=run.folder / "checkpoints",
 )
 seconds = time.perf_counter() - begun  # after an interruption, those of the rest
 
@@ -123,14 +128,16 @@ def final_excess(x):
 
 
 x_train, x_val = images.x_train, images.x_val
-floors = pd.Series({"loss": metrics.entropy(x_train).mean(), "val_loss": metrics.entropy(x_val).mean()})
+floors = pd.Series(
+    {"loss": metrics.entropy(x_train).mean(), "val_loss": metrics.entropy(x_val).mean()}
+)
 train_excess, val_excess = final_excess(x_train), final_excess(x_val)
-gap = val_excess.mean / train_excess.mean - 1
+gap = val_excess.value / train_excess.value - 1
 
 # %%
 caption = (
     f"Figure 2.2. {images.title}: losses by epoch, and their excess above the floors. With the final weights the excess is "
-    f"{train_excess.mean:.4f} nats per pixel in training and {val_excess.mean:.4f} in validation, {100 * gap:+.0f} %."
+    f"{train_excess.value:.4f} nats per pixel in training and {val_excess.value:.4f} in validation, {100 * gap:+.0f} %."
 )
 run.show("02_loss_curves", figures.loss_curves(history, floors, caption))
 
@@ -162,7 +169,7 @@ pd.Series(convergence, name=images.title).to_frame()
 # %%
 guess = metrics.bce(x_val, x_train.mean(axis=0, keepdims=True)).mean() - floors["val_loss"]
 verdicts = {
-    "learned": val_excess.mean < guess / 2,
+    "learned": val_excess.value < guess / 2,
     "overfitted": curve.iloc[-tenth:].mean() > 1.1 * curve.min(),
     "converged": abs(gain) < 0.1,
 }
@@ -176,19 +183,20 @@ for question, answer in verdicts.items():
 # `decoder` are the two halves.
 
 # %%
-model.autoencoder.save(run.new_artifact("model.keras"))
+model.autoencoder.save(run.new_artifact("dense.keras"))
 history.to_csv(run.new_artifact("history.csv"))
 
 # %%
 comparison = run.finish(
     {
-        "dense.train.bce": train_excess.mean + floors["loss"],
-        "dense.val.bce": val_excess.mean + floors["val_loss"],
-        "dense.val.excess_bce": val_excess.mean,
+        "dense.train.bce": train_excess.value + floors["loss"],
+        "dense.val.bce": val_excess.value + floors["val_loss"],
+        "dense.val.excess_bce": val_excess.value,
         "dense.parameters": model.autoencoder.count_params(),
-        "dense.code_size": latent_dim,
+        "dense.latent_dim": latent_dim,
         "dense.train.seconds": seconds,
-    }
+    },
+    headline=["dense.train.bce", "dense.val.bce", "dense.val.excess_bce"],
 )
 comparison
 

@@ -23,22 +23,22 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
-model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
+model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap and of the images shown
 
 # %% [markdown]
 # ## Load the images and the model
 
 # %%
-from ae_lib import data, figures, metrics, models, runs
+from ae_lib import data, figures, metrics, models
+from ae_lib.run import Run, write_json
 
-import keras
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-run = runs.Run(profile, "03_evaluate")
-autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.trained(model)))
+run = Run(profile, "03_evaluate")
+autoencoder, encoder, decoder = models.load(run.model(model))
 latent_dim = encoder.output_shape[1]
 encoder.input_shape, encoder.output_shape
 
@@ -61,7 +61,7 @@ from_pca = pca.inverse_transform(pca.transform(x))
 reconstructions = {
     model: decoder.predict(codes, batch_size=1000, verbose=0),
     "pca": from_pca,
-    "pca_cut": from_pca.clip(0, 1),
+    "pca_clipped": from_pca.clip(0, 1),
     "mean": np.broadcast_to(images.x_train.mean(axis=0), x.shape),
 }
 
@@ -72,8 +72,10 @@ reconstructions = {
 # %%
 validation = pca.inverse_transform(pca.transform(images.x_val))
 candidates = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4]
-epsilon = min(candidates, key=lambda candidate: metrics.bce(images.x_val, validation, candidate).mean())
-epsilons = {"pca": epsilon, "pca_cut": epsilon}
+epsilon = min(
+    candidates, key=lambda candidate: metrics.bce(images.x_val, validation, candidate).mean()
+)
+epsilons = {"pca": epsilon, "pca_clipped": epsilon}
 epsilons
 
 # %% [markdown]
@@ -87,11 +89,19 @@ epsilons
 # would move with other test images; how far it moves with another training seed stands in the README.
 
 # %% tags=["nbval-ignore-output"]
-scores = {name: metrics.score(x, y, epsilons.get(name, metrics.EPSILON)) for name, y in reconstructions.items()}
-means = {name: table.apply(metrics.interval, seed=seed, result_type="reduce") for name, table in scores.items()}
+scores = {
+    name: metrics.score(x, y, epsilons.get(name, metrics.EPSILON))
+    for name, y in reconstructions.items()
+}
+means = {
+    name: table.apply(metrics.interval, seed=seed, result_type="reduce")
+    for name, table in scores.items()
+}
 floor = metrics.interval(metrics.entropy(x), seed)
 table = pd.DataFrame(means).rename_axis(columns=f"{images.title}, test, mean [95 % interval]")
-table["least possible"] = pd.Series({"bce": floor, "excess_bce": 0, "mse": 0, "sse": 0, "ssim": "at most 1"})
+table["least possible"] = pd.Series(
+    {"bce": floor, "excess_bce": 0, "mse": 0, "sse": 0, "ssim": "at most 1"}
+)
 table.fillna("")
 
 # %% [markdown]
@@ -101,22 +111,35 @@ table.fillna("")
 # or *no* if its 95 % interval leaves out 0, else *undecided*.
 
 # %%
-verdicts = {name: metrics.better(name, scores[model][name], scores["pca_cut"][name], seed) for name in metrics.SCORES}
-pd.Series(verdicts, name="autoencoder better than PCA, cut").to_frame().rename_axis(columns=images.title)
+verdicts = {
+    name: metrics.better(name, scores[model][name], scores["pca_clipped"][name], seed)
+    for name in metrics.SCORES
+}
+pd.Series(verdicts, name="autoencoder better than PCA, cut").to_frame().rename_axis(
+    columns=images.title
+)
 
 # %% [markdown]
 # By how much? And how many components would PCA need to be as good? The latter is found on the validation images, so that
 # the test images are asked only once.
 
 # %% tags=["nbval-ignore-output"]
-own = metrics.mse(images.x_val, autoencoder.predict(images.x_val, batch_size=1000, verbose=0)).mean()
+own = metrics.mse(
+    images.x_val, autoencoder.predict(images.x_val, batch_size=1000, verbose=0)
+).mean()
 wide = PCA(svd_solver="covariance_eigh").fit(images.x_train)
 explained = np.cumsum(np.square(wide.transform(images.x_val)).sum(axis=0))
 left = (np.square(images.x_val - wide.mean_).sum() - explained) / images.x_val.size
 facts = {
-    "MSE of PCA, cut, over MSE of the autoencoder": scores["pca_cut"]["mse"].mean() / scores[model]["mse"].mean(),
-    "share of images on which the autoencoder is nearer": (scores[model]["mse"] < scores["pca_cut"]["mse"]).mean(),
-    "components with which PCA reaches the autoencoder's validation MSE": int(np.argmax(left <= own)) + 1,
+    "MSE of PCA, cut, over MSE of the autoencoder": scores["pca_clipped"]["mse"].mean()
+    / scores[model]["mse"].mean(),
+    "share of images on which the autoencoder is nearer": (
+        scores[model]["mse"] < scores["pca_clipped"]["mse"]
+    ).mean(),
+    "components with which PCA reaches the autoencoder's validation MSE": int(
+        np.argmax(left <= own)
+    )
+    + 1,
 }
 pd.Series(facts, name=images.title, dtype=object).to_frame()
 
@@ -131,13 +154,16 @@ chosen = [rng.choice(np.flatnonzero(images.y_test == label)) for label in np.uni
 names = {
     "test image": x,
     "autoencoder": reconstructions[model],
-    f"PCA-{latent_dim}": reconstructions["pca_cut"],
+    f"PCA-{latent_dim}": reconstructions["pca_clipped"],
 }
 caption = (
     f"Figure 3.1. {images.title}: test images drawn at random and what is left of them after {latent_dim} numbers. Mean SSIM: "
-    f"autoencoder {scores[model]['ssim'].mean():.3f}, PCA {scores['pca_cut']['ssim'].mean():.3f}."
+    f"autoencoder {scores[model]['ssim'].mean():.3f}, PCA {scores['pca_clipped']['ssim'].mean():.3f}."
 )
-run.show("03_reconstructions", figures.image_rows({name: y[chosen] for name, y in names.items()}, caption))
+run.show(
+    "03_reconstructions",
+    figures.image_rows({name: y[chosen] for name, y in names.items()}, caption),
+)
 
 # %%
 order = scores[model]["mse"].argsort().to_numpy()
@@ -147,7 +173,9 @@ caption = (
     f"They lie {scores[model]['mse'][worst].mean() / scores[model]['mse'].mean():.1f} times above the mean."
 )
 titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in worst]
-run.show("03_worst", figures.image_rows({name: y[worst] for name, y in names.items()}, caption, titles))
+run.show(
+    "03_worst", figures.image_rows({name: y[worst] for name, y in names.items()}, caption, titles)
+)
 
 # %%
 labels, counts = np.unique(images.y_test[best], return_counts=True)
@@ -156,12 +184,14 @@ caption = (
     f"{counts.max()} of them are of class {labels[counts.argmax()]}."
 )
 titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in best]
-run.show("03_best", figures.image_rows({name: y[best] for name, y in names.items()}, caption, titles))
+run.show(
+    "03_best", figures.image_rows({name: y[best] for name, y in names.items()}, caption, titles)
+)
 
 # %%
 errors = {
     "autoencoder": scores[model]["sse"],
-    f"PCA-{latent_dim}, cut to [0, 1]": scores["pca_cut"]["sse"],
+    f"PCA-{latent_dim}, cut to [0, 1]": scores["pca_clipped"]["sse"],
 }
 medians = [values.median() for values in errors.values()]
 caption = (
@@ -176,33 +206,37 @@ run.show("03_error_distribution", figures.histogram(errors, caption, "SSE per im
 # %% tags=["nbval-ignore-output"]
 classes = np.unique(images.y_test)
 by_class = {
-    label: pd.DataFrame([metrics.interval(values[images.y_test == digit], seed) for digit in classes], index=classes)
+    label: pd.DataFrame(
+        [metrics.interval(values[images.y_test == digit], seed) for digit in classes], index=classes
+    )
     for label, values in errors.items()
 }
-pd.concat(by_class, axis=1).rename_axis(index="class", columns=[f"{images.title}, test", "SSE per image"]).round(2)
+pd.concat(by_class, axis=1).rename_axis(
+    index="class", columns=[f"{images.title}, test", "SSE per image"]
+).round(2)
 
 # %%
-own = by_class["autoencoder"]["mean"]
+own = by_class["autoencoder"]["value"]
 caption = (
     f"Figure 3.5. {images.title}: mean squared error by class with 95 % intervals. Class {own.idxmax()} is the hardest for the "
     f"autoencoder, class {own.idxmin()} the easiest, {own.max() / own.min():.1f} times apart."
 )
-run.show("03_error_by_class", figures.intervals_by_group(by_class, caption, "class", "SSE per image"))
+run.show(
+    "03_error_by_class", figures.intervals_by_group(by_class, caption, "class", "SSE per image")
+)
 
 # %% [markdown]
 # ## Keep the results
 
 # %%
-runs.write_json(run.new_artifact("verdicts.json"), verdicts)
+write_json(run.new_artifact("verdicts.json"), verdicts)
 np.savez_compressed(run.new_artifact("codes.npz"), test=codes, y_test=images.y_test)
 measured = {}
 for name, row in means.items():
-    for score, interval in row.items():
-        key = f"{name}.test.{score}"
-        measured |= {key: interval.mean, f"{key}.low": interval.low, f"{key}.high": interval.high}
+    measured |= {f"{name}.test.{score}": interval for score, interval in row.items()}
 
 # %%
-comparison = run.finish(measured | {"data.test.entropy_floor": floor.mean})
+comparison = run.finish(measured, headline=list(measured))
 comparison
 
 # %% tags=["nbval-ignore-output"]

@@ -23,7 +23,7 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
-model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
+model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap
 tail: float = 0.01  # the share of images called the tail; 0.05 for a milder one
 
@@ -31,16 +31,17 @@ tail: float = 0.01  # the share of images called the tail; 0.05 for a milder one
 # ## Reconstruct the test images
 
 # %%
-from ae_lib import StudyError, data, figures, metrics, models, runs, strokes
+from ae_lib import StudyError, data, figures, metrics, models
+from ae_lib.analysis import strokes
+from ae_lib.run import Run
 
-import keras
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 from sklearn.decomposition import PCA
 
-run = runs.Run(profile, "04_error_maps")
-autoencoder, encoder, _ = models.halves(keras.models.load_model(run.trained(model)))
+run = Run(profile, "04_error_maps")
+autoencoder, encoder, _ = models.load(run.model(model))
 latent_dim = encoder.output_shape[1]
 
 # %%
@@ -55,7 +56,7 @@ reconstructions = {
     "autoencoder": autoencoder.predict(x, batch_size=1000, verbose=0),
     pca_name: pca.inverse_transform(pca.transform(x)).clip(0, 1),
 }
-short = {"autoencoder": model, pca_name: "pca_cut"}
+short = {"autoencoder": model, pca_name: "pca_clipped"}
 errors = {name: y - x for name, y in reconstructions.items()}
 
 # %% [markdown]
@@ -87,7 +88,9 @@ run.show("04_signed_error", figures.pixel_maps(maps, caption, "mean error", sign
 
 # %%
 own = np.abs(errors["autoencoder"])
-by_class = {f"{digit}": own[images.y_test == digit].mean(axis=0) for digit in np.unique(images.y_test)}
+by_class = {
+    f"{digit}": own[images.y_test == digit].mean(axis=0) for digit in np.unique(images.y_test)
+}
 hardest = max(by_class, key=lambda digit: by_class[digit].mean())
 caption = (
     f"Figure 4.3. {images.title}: mean absolute error of the autoencoder's pixels by class. "
@@ -111,14 +114,18 @@ middles = (edges[:-1] + edges[1:]) / 2
 
 # %%
 def by_distance(error):
-    means = [np.nanmean(np.where(bins == i, error**2, np.nan), axis=1) for i in range(1, len(edges))]
+    means = [
+        np.nanmean(np.where(bins == i, error**2, np.nan), axis=1) for i in range(1, len(edges))
+    ]
     return pd.DataFrame([metrics.interval(m[~np.isnan(m)], seed) for m in means], index=middles)
 
 
 # %% tags=["nbval-ignore-output"]
 import warnings
 
-warnings.simplefilter("ignore", RuntimeWarning)  # images without a pixel at some distance have no mean there
+warnings.simplefilter(
+    "ignore", RuntimeWarning
+)  # images without a pixel at some distance have no mean there
 profiles = {name: by_distance(error) for name, error in errors.items()}
 near, ink = np.abs(distance) < 1, x >= strokes.INK
 edge_share = {name: (error[near] ** 2).sum() / (error**2).sum() for name, error in errors.items()}
@@ -161,16 +168,25 @@ def by_decile(trait, values):
 
 # %%
 curves = {
-    trait: {name: by_decile(trait_of, values) for name, values in sse.items()} for trait, trait_of in traits.items()
+    trait: {name: by_decile(trait_of, values) for name, values in sse.items()}
+    for trait, trait_of in traits.items()
 }
-ratios = {trait: {n: c["mean"].iloc[-1] / c["mean"].iloc[0] for n, c in by.items()} for trait, by in curves.items()}
-rank = {trait: {n: spearmanr(trait_of, v).statistic for n, v in sse.items()} for trait, trait_of in traits.items()}
+ratios = {
+    trait: {n: c["value"].iloc[-1] / c["value"].iloc[0] for n, c in by.items()}
+    for trait, by in curves.items()
+}
+rank = {
+    trait: {n: spearmanr(trait_of, v).statistic for n, v in sse.items()}
+    for trait, trait_of in traits.items()
+}
 
 
 # %%
 def finding(trait):
     """What the two figures say: the last group beside the first, and the rank correlation."""
-    return "; ".join(f"{n} {ratios[trait][n]:.2f} times, rank correlation {rank[trait][n]:.2f}" for n in sse)
+    return "; ".join(
+        f"{n} {ratios[trait][n]:.2f} times, rank correlation {rank[trait][n]:.2f}" for n in sse
+    )
 
 
 # %%
@@ -178,7 +194,9 @@ caption = (
     f"Figure 4.5. {images.title}: error by the amount of ink, means of ten equal groups with 95 % intervals. Most ink against "
     f"least: {finding('ink')}."
 )
-run.show("04_error_by_ink", figures.lines(curves["ink"], caption, traits["ink"].name, "SSE per image"))
+run.show(
+    "04_error_by_ink", figures.lines(curves["ink"], caption, traits["ink"].name, "SSE per image")
+)
 
 # %%
 caption = (
@@ -186,7 +204,8 @@ caption = (
     f"Thickest against thinnest: {finding('thickness')}."
 )
 run.show(
-    "04_error_by_thickness", figures.lines(curves["thickness"], caption, traits["thickness"].name, "SSE per image")
+    "04_error_by_thickness",
+    figures.lines(curves["thickness"], caption, traits["thickness"].name, "SSE per image"),
 )
 
 # %% [markdown]
@@ -199,7 +218,9 @@ if not 0 < tail < 1:
     raise StudyError(f"tail is {tail}; expected a share between 0 and 1: change it.")
 count = max(1, round(tail * len(x)))
 order = {name: np.argsort(values)[::-1] for name, values in sse.items()}
-tail_share = {name: values[order[name][:count]].sum() / values.sum() for name, values in sse.items()}
+tail_share = {
+    name: values[order[name][:count]].sum() / values.sum() for name, values in sse.items()
+}
 both = len(set(order["autoencoder"][:count]) & set(order[pca_name][:count])) / count
 
 # %%
@@ -252,7 +273,7 @@ for name, key in short.items():
     rows[f"{key}.test.sse_ratio_thickness"] = ratios["thickness"][name]
 
 # %%
-comparison = run.finish(rows)
+comparison = run.finish(rows, headline=list(rows))
 comparison
 
 # %% tags=["nbval-ignore-output"]

@@ -25,7 +25,7 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
-model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
+model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of weights, minibatches, corruptions and the bootstrap
 rates: list = [0.05, 0.01]  # promised shares of false alarms
 corrupted: int = 2000  # test images that are corrupted; more make the intervals narrower
@@ -43,7 +43,9 @@ compiler: str = "auto"  # xla or none; auto takes XLA for a network without conv
 # %%
 import itertools
 
-from ae_lib import anomaly, data, figures, metrics, models, runs, training
+from ae_lib import data, figures, metrics, models, training
+from ae_lib.analysis import anomaly
+from ae_lib.run import Run
 
 import keras
 import numpy as np
@@ -51,8 +53,8 @@ import pandas as pd
 from sklearn.decomposition import PCA
 from sklearn.metrics import precision_recall_curve, roc_curve
 
-run = runs.Run(profile, "06_detect_anomalies")
-autoencoder, encoder, _ = models.halves(keras.models.load_model(run.trained(model)))
+run = Run(profile, "06_detect_anomalies")
+autoencoder, encoder, _ = models.load(run.model(model))
 latent_dim = encoder.output_shape[1]
 task = training.TASKS.get(model, training.Reconstruct())
 
@@ -77,7 +79,9 @@ images
 # %%
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
 detectors = {
-    "autoencoder, MSE": lambda x: metrics.mse(x, autoencoder.predict(x, batch_size=1000, verbose=0)),
+    "autoencoder, MSE": lambda x: metrics.mse(
+        x, autoencoder.predict(x, batch_size=1000, verbose=0)
+    ),
     f"PCA-{latent_dim}, MSE": lambda x: metrics.mse(x, pca.inverse_transform(pca.transform(x))),
     "autoencoder, relative": lambda x: anomaly.relative_error(
         x, autoencoder.predict(x, batch_size=1000, verbose=0), sigma
@@ -97,26 +101,34 @@ list(detectors)
 x_val, x_test = images.x_val, images.x_test
 validation = {name: detect(x_val) for name, detect in detectors.items()}
 normal = {name: detect(x_test) for name, detect in detectors.items()}
-limits = {name: {rate: anomaly.threshold(e, rate) for rate in rates} for name, e in validation.items()}
+limits = {
+    name: {rate: anomaly.threshold(e, rate) for rate in rates} for name, e in validation.items()
+}
 
 # %% tags=["nbval-ignore-output"]
 false_alarms = {
-    name: {f"{rate:.0%}": metrics.interval(normal[name] > limits[name][rate], seed) for rate in rates}
+    name: {
+        f"{rate:.0%}": metrics.interval(normal[name] > limits[name][rate], seed) for rate in rates
+    }
     for name in detectors
 }
-pd.DataFrame(false_alarms).rename_axis(index="promised", columns=f"{images.title}, false alarms on test images").T
+pd.DataFrame(false_alarms).rename_axis(
+    index="promised", columns=f"{images.title}, false alarms on test images"
+).T
 
 # %%
 own = list(detectors)[0]
 caption = (
     f"Figure 6.1. {images.title}: squared error of the autoencoder, validation and test images, with the thresholds for "
     f"{rates[0]:.0%} and {rates[1]:.0%} false alarms. On the test images they give "
-    f"{100 * false_alarms[own][f'{rates[0]:.0%}'].mean:.2f} % and {100 * false_alarms[own][f'{rates[1]:.0%}'].mean:.2f} %."
+    f"{100 * false_alarms[own][f'{rates[0]:.0%}'].value:.2f} % and {100 * false_alarms[own][f'{rates[1]:.0%}'].value:.2f} %."
 )
 marks = {f"threshold for {rate:.0%}": limit for rate, limit in limits[own].items()}
 run.show(
     "06_thresholds",
-    figures.histogram({"validation": validation[own], "test": normal[own]}, caption, "MSE per pixel", marks=marks),
+    figures.histogram(
+        {"validation": validation[own], "test": normal[own]}, caption, "MSE per pixel", marks=marks
+    ),
 )
 
 # %%
@@ -147,18 +159,30 @@ strengths = {
     "shuffled_pixels": [0.05, 0.2, 1],
 }
 part = np.sort(np.random.default_rng(seed).permutation(len(x_test))[:corrupted])
-damaged = {(k, s): anomaly.corrupt(x_test[part], k, s, seed) for k, levels in strengths.items() for s in levels}
-pd.DataFrame(strengths, ["weak", "middle", "strong"]).T.rename_axis(columns=f"{len(part):,} images each")
+damaged = {
+    (k, s): anomaly.corrupt(x_test[part], k, s, seed)
+    for k, levels in strengths.items()
+    for s in levels
+}
+pd.DataFrame(strengths, ["weak", "middle", "strong"]).T.rename_axis(
+    columns=f"{len(part):,} images each"
+)
 
 # %%
-scores = {case: {name: detect(x) for name, detect in detectors.items()} for case, x in damaged.items()}
+scores = {
+    case: {name: detect(x) for name, detect in detectors.items()} for case, x in damaged.items()
+}
 caught = pd.DataFrame(
     {
-        case: {name: metrics.interval(e > limits[name][rates[0]], seed) for name, e in by_detector.items()}
+        case: {
+            name: metrics.interval(e > limits[name][rates[0]], seed)
+            for name, e in by_detector.items()
+        }
         for case, by_detector in scores.items()
     }
 ).T.rename_axis(
-    index=["corruption", "strength"], columns=f"{images.title}, share caught at {rates[0]:.0%} false alarms"
+    index=["corruption", "strength"],
+    columns=f"{images.title}, share caught at {rates[0]:.0%} false alarms",
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -182,9 +206,11 @@ def curve(kind, name):
 
 
 # %%
-panels = {kind.replace("_", " "): {name: curve(kind, name) for name in detectors} for kind in strengths}
-least = min(panels, key=lambda kind: panels[kind][own]["mean"].iloc[1])
-means = {name: np.mean([p[name]["mean"].iloc[1] for p in panels.values()]) for name in detectors}
+panels = {
+    kind.replace("_", " "): {name: curve(kind, name) for name in detectors} for kind in strengths
+}
+least = min(panels, key=lambda kind: panels[kind][own]["value"].iloc[1])
+means = {name: np.mean([p[name]["value"].iloc[1] for p in panels.values()]) for name in detectors}
 caption = (
     f"Figure 6.4. {images.title}: share of damaged images that is caught, by strength, with 95 % intervals. Means at the middle "
     f"strength: {', '.join(f'{name} {100 * value:.0f} %' for name, value in means.items())}. Of {least} the squared error catches "
@@ -200,7 +226,10 @@ run.show("06_caught", figures.line_panels(panels, caption, units, ["share caught
 
 # %%
 middle = [(kind, levels[1]) for kind, levels in strengths.items()]
-together = {name: np.concatenate([normal[name][part], *(scores[case][name] for case in middle)]) for name in detectors}
+together = {
+    name: np.concatenate([normal[name][part], *(scores[case][name] for case in middle)])
+    for name in detectors
+}
 is_damaged = np.arange(len(together[own])) >= len(part)
 
 
@@ -208,7 +237,7 @@ is_damaged = np.arange(len(together[own])) >= len(part)
 def curves(name):
     false, true, _ = roc_curve(is_damaged, together[name])
     precision, recall, _ = precision_recall_curve(is_damaged, together[name])
-    return [pd.DataFrame({"mean": y}, index=x) for x, y in ((false, true), (recall, precision))]
+    return [pd.DataFrame({"value": y}, index=x) for x, y in ((false, true), (recall, precision))]
 
 
 # %% tags=["nbval-ignore-output"]
@@ -222,9 +251,13 @@ detection = {
     }
     for kind, strength in middle
 }
-areas = pd.DataFrame({kind: {name: a.mean() for name, a in by.items()} for kind, by in detection.items()}).T
-overall = areas.map(lambda interval: interval.mean).mean()
-areas.rename_axis(index="corruption, middle strength", columns=f"{images.title}, AUROC [95 % interval]")
+areas = pd.DataFrame(
+    {kind: {name: a.mean() for name, a in by.items()} for kind, by in detection.items()}
+).T
+overall = areas.map(lambda interval: interval.value).mean()
+areas.rename_axis(
+    index="corruption, middle strength", columns=f"{images.title}, AUROC [95 % interval]"
+)
 
 # %%
 roc, precision_recall = zip(*(curves(name) for name in detectors), strict=True)
@@ -249,7 +282,10 @@ run.show(
 # %% tags=["nbval-ignore-output"]
 if data.local_file("fashion_mnist"):
     x = data.load("fashion_mnist").x_test
-    clothes = {name: metrics.interval(detect(x) > limits[name][rates[0]], seed) for name, detect in detectors.items()}
+    clothes = {
+        name: metrics.interval(detect(x) > limits[name][rates[0]], seed)
+        for name, detect in detectors.items()
+    }
     print(f"Fashion-MNIST, share caught at {rates[0]:.0%} false alarms: {clothes}")
 else:
     print("left out: fashion_mnist.npz is neither in AE_DATA_DIR nor in Keras's cache")
@@ -265,7 +301,7 @@ else:
 # %%
 def networks(seed):
     keras.utils.set_random_seed(seed)
-    return models.stacked([models.anew(autoencoder) for _ in classes])
+    return models.stacked([models.reinitialized(autoencoder) for _ in classes])
 
 
 def settings(n, seed):
@@ -292,29 +328,44 @@ history = training.fit(stack, sets, few_val, settings(len(sets), seed), task=tas
 
 
 # %%
-x_train, held_out = images.x_train, len(x_val) // 2  # half of the validation images give a threshold as well
-x, y = np.concatenate([x_val[:held_out], x_test]), np.concatenate([images.y_val[:held_out], images.y_test])
+x_train, held_out = (
+    images.x_train,
+    len(x_val) // 2,
+)  # half of the validation images give a threshold as well
+x, y = (
+    np.concatenate([x_val[:held_out], x_test]),
+    np.concatenate([images.y_val[:held_out], images.y_test]),
+)
 own_scores = anomaly.scores(by_networks(stack), x, sigma)
 pca_scores = anomaly.scores(by_pca([x_train[i] for i in nine]), x, sigma)
 by_detector = own_scores["mse"], pca_scores["mse"], own_scores["relative"]
-pd.Series(dict(zip(detectors, map(np.shape, by_detector), strict=True)), name="images, networks").to_frame()
+pd.Series(
+    dict(zip(detectors, map(np.shape, by_detector), strict=True)), name="images, networks"
+).to_frame()
 
 # %%
 left_out = {name: {} for name in detectors}
-for (name, e), (column, k) in itertools.product(zip(detectors, by_detector, strict=True), enumerate(classes)):
+for (name, e), (column, k) in itertools.product(
+    zip(detectors, by_detector, strict=True), enumerate(classes)
+):
     limit = anomaly.threshold(e[:held_out, column][y[:held_out] != k], rates[0])
     left_out[name][k] = metrics.interval(e[held_out:, column][images.y_test == k] > limit, seed)
 
 # %%
-tables = {name: pd.DataFrame([vars(i) for i in by.values()], index=list(by)) for name, by in left_out.items()}
-share = {name: table["mean"].mean() for name, table in tables.items()}
+tables = {
+    name: pd.DataFrame([vars(i) for i in by.values()], index=list(by))
+    for name, by in left_out.items()
+}
+share = {name: table["value"].mean() for name, table in tables.items()}
 caption = (
     f"Figure 6.6. {images.title}: share of a digit's test images that is caught, at {rates[0]:.0%} false alarms, by networks that "
     "have not seen this digit, with 95 % intervals. Means: "
     + ", ".join(f"{name} {100 * value:.0f} %" for name, value in share.items())
     + "."
 )
-run.show("06_left_out", figures.intervals_by_group(tables, caption, "digit left out", "share caught"))
+run.show(
+    "06_left_out", figures.intervals_by_group(tables, caption, "digit left out", "share caught")
+)
 
 # %% [markdown]
 # ## One class
@@ -341,7 +392,9 @@ trained = {f"{model}_mse": [], f"{model}_bce": [], f"{model}_excess_bce": [], "b
 for repeat in range(repeats):
     stack = networks(seed * repeats + repeat)
     training.fit(stack, sets, own_val, settings(len(sets), seed * repeats + repeat), task=task)
-    for name, score in zip(trained, anomaly.scores(by_networks(stack), x_test, sigma).values(), strict=True):
+    for name, score in zip(
+        trained, anomaly.scores(by_networks(stack), x_test, sigma).values(), strict=True
+    ):
         trained[name].append(anomaly.auroc(score, outsider))
 
 # %%
@@ -360,23 +413,32 @@ by_seed = pd.DataFrame(
 )
 by_seed.to_csv(run.new_artifact("oneclass.csv"), index=False)
 digits_table = (
-    by_seed.groupby("score", sort=False)[list(classes)].agg(["mean", "std"]).stack(level=0, future_stack=True)
+    by_seed.groupby("score", sort=False)[list(classes)]
+    .agg(["mean", "std"])
+    .stack(level=0, future_stack=True)
 )
-digits_table.apply(lambda r: f"{r['mean']:.4f}" + (f" ± {r['std']:.4f}" if r["std"] >= 0 else ""), axis=1).unstack(
-    0
-).rename_axis(index="digit", columns=f"{images.title}, AUROC ± seeds")[list(aurocs)]
+digits_table.apply(
+    lambda r: f"{r['mean']:.4f}" + (f" ± {r['std']:.4f}" if r["std"] >= 0 else ""), axis=1
+).unstack(0).rename_axis(index="digit", columns=f"{images.title}, AUROC ± seeds")[list(aurocs)]
 
 # %%
 tables = {
     label: pd.DataFrame([vars(i) for i in pooled[name].intervals()], index=classes)
-    for label, name in {"squared error": f"{model}_mse", "PCA": "pca", "relative error": "best"}.items()
+    for label, name in {
+        "squared error": f"{model}_mse",
+        "PCA": "pca",
+        "relative error": "best",
+    }.items()
 }
 caption = (
     f"Figure 6.7. {images.title}, one-class protocol: AUROC by digit with 95 % intervals over the test images, mean of {repeats} "
-    f"seeds. Means over the digits: squared error {pooled[f'{model}_mse'].mean().mean:.3f}, PCA {pooled['pca'].mean().mean:.3f}, "
-    f"relative error {pooled['best'].mean().mean:.3f}."
+    f"seeds. Means over the digits: squared error {pooled[f'{model}_mse'].mean().value:.3f}, PCA {pooled['pca'].mean().value:.3f}, "
+    f"relative error {pooled['best'].mean().value:.3f}."
 )
-run.show("06_one_class", figures.intervals_by_group(tables, caption, "digit that is normal", "AUROC", bottom=None))
+run.show(
+    "06_one_class",
+    figures.intervals_by_group(tables, caption, "digit that is normal", "AUROC", bottom=None),
+)
 
 # %% [markdown]
 # ## Decide
@@ -404,12 +466,18 @@ pd.DataFrame(
 # %%
 promise = false_alarms[own][f"{rates[0]:.0%}"]
 verdicts = {
-    "false alarms within a fifth of the first promise": "yes" if abs(promise.mean / rates[0] - 1) <= 0.2 else "no",
+    "false alarms within a fifth of the first promise": "yes"
+    if abs(promise.value / rates[0] - 1) <= 0.2
+    else "no",
     "squared error better than PCA": pooled[f"{model}_mse"].better(pooled["pca"]),
     "squared error better than BCE": pooled[f"{model}_mse"].better(pooled[f"{model}_bce"]),
-    "squared error better than excess BCE": pooled[f"{model}_mse"].better(pooled[f"{model}_excess_bce"]),
+    "squared error better than excess BCE": pooled[f"{model}_mse"].better(
+        pooled[f"{model}_excess_bce"]
+    ),
     "relative error better than squared error": pooled["best"].better(pooled[f"{model}_mse"]),
-    "relative error of the network better than of PCA": pooled["best"].better(pooled["pca_relative"]),
+    "relative error of the network better than of PCA": pooled["best"].better(
+        pooled["pca_relative"]
+    ),
 }
 
 # %% [markdown]
@@ -417,7 +485,9 @@ verdicts = {
 
 # %%
 for question, answer in verdicts.items():
-    if question.startswith(("false alarms", "relative error")) or question.endswith("better than BCE"):
+    if question.startswith(("false alarms", "relative error")) or question.endswith(
+        "better than BCE"
+    ):
         print(f"{question}: {answer}")
 
 # %% [markdown]
@@ -427,23 +497,33 @@ for question, answer in verdicts.items():
 # %%
 measured = {}
 for rate in rates:
-    measured |= false_alarms[own][f"{rate:.0%}"].as_metrics(f"threshold.false_alarm_rate_at_{100 * rate:g}")
+    measured[f"threshold.false_alarm_rate_at_{100 * rate:g}"] = false_alarms[own][f"{rate:.0%}"]
 for name, key in zip(detectors, (f"{model}_mse", "pca", "best"), strict=True):
-    measured |= {f"threshold.{key}.auroc_{kind}": by[name].mean().mean for kind, by in detection.items()}
+    measured |= {
+        f"threshold.{key}.auroc_{kind}": by[name].mean().value for kind, by in detection.items()
+    }
     measured[f"threshold.{key}.left_out_caught_mean"] = share[name]
-    measured[f"threshold.{key}.false_alarm_rate_at_{100 * rates[0]:g}"] = false_alarms[name][f"{rates[0]:.0%}"].mean
+    measured[f"threshold.{key}.false_alarm_rate_at_{100 * rates[0]:g}"] = false_alarms[name][
+        f"{rates[0]:.0%}"
+    ].value
 for name, a in pooled.items():
-    measured |= a.mean().as_metrics(f"oneclass.{name}.auroc_mean")
-    measured |= {f"oneclass.{name}.auroc_{k}": value for k, value in zip(classes, a.values, strict=True)}
+    measured[f"oneclass.{name}.auroc_mean"] = a.mean()
+    measured |= {
+        f"oneclass.{name}.auroc_{k}": value for k, value in zip(classes, a.values, strict=True)
+    }
 
 # %%
-pca_name = list(detectors)[1]
 claims = [
-    ("A threshold keeps its promise of false alarms", promise, f"promised: {rates[0]}", list(verdicts.values())[0]),
+    (
+        "A threshold keeps its promise of false alarms",
+        f"threshold.false_alarm_rate_at_{100 * rates[0]:g}",
+        f"promised: {rates[0]}",
+        list(verdicts.values())[0],
+    ),
     (
         "It catches a digit that was left out of training, mean share",
-        f"{share[own]:.3f}",
-        f"PCA {share[pca_name]:.3f}",
+        f"threshold.{model}_mse.left_out_caught_mean",
+        "threshold.pca.left_out_caught_mean",
         "seldom" if share[own] < 0.5 else "mostly",
     ),
 ]
@@ -452,8 +532,13 @@ rivals = {
     "Its relative error finds more of them, AUROC": ("best", f"{model}_mse"),
     "… more than the relative error of PCA, AUROC": ("best", "pca_relative"),
 }
-claims += [(claim, pooled[a].mean(), pooled[b].mean(), pooled[a].better(pooled[b])) for claim, (a, b) in rivals.items()]
-comparison = run.finish(measured, claims)
+claims += [
+    (claim, f"oneclass.{a}.auroc_mean", f"oneclass.{b}.auroc_mean", pooled[a].better(pooled[b]))
+    for claim, (a, b) in rivals.items()
+]
+headline = [f"oneclass.{name}.auroc_mean" for name in pooled]
+headline += [name for name in measured if name.startswith("threshold.") and "auroc" not in name]
+comparison = run.finish(measured, claims, headline)
 comparison
 
 # %% tags=["nbval-ignore-output"]

@@ -24,13 +24,25 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
-model: str = "dense"  # or another of runs.MODELS; its metrics are kept under this name
+model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap, of the decoder's training and of the images shown
 
 # the quantiser
 steps: list = [5, 3.5, 2.4, 1.6, 1, 0.6, 0.3]  # of the autoencoder; the larger, the fewer bytes
-pca_steps: list = [3.2, 2.35, 1.85, 1.45, 1.15, 0.95, 0.78, 0.6, 0.45]  # for about the same rates, and two beyond
-components: int = 384  # of PCA; on validation, all 784 err less by under 1 % up to 270 bits per image
+pca_steps: list = [
+    3.2,
+    2.35,
+    1.85,
+    1.45,
+    1.15,
+    0.95,
+    0.78,
+    0.6,
+    0.45,
+]  # for about the same rates, and two beyond
+components: int = (
+    384  # of PCA; on validation, all 784 err less by under 1 % up to 270 bits per image
+)
 rounding: float = 0.4  # 0.5 is ordinary rounding; on validation, 0.4 takes about 1 % off both errors at equal rates
 gains: list = [1, 1.1, 1.3, 1.5]  # candidates for the contrast of PCA; validation chooses
 
@@ -38,12 +50,13 @@ gains: list = [1, 1.1, 1.3, 1.5]  # candidates for the contrast of PCA; validati
 epochs: int = 15  # passes over the training images; the last ones gain little
 batch_size: int = 256  # as for the model
 learning_rate: float = 1.0e-3  # as for the model; falls to 0 along a cosine
-finest: float = 0.1  # the smallest step drawn; finer than the finest used, so that exact codes stay well drawn
+finest: float = (
+    0.1  # the smallest step drawn; finer than the finest used, so that exact codes stay well drawn
+)
 coarsest: float = 6.0  # the largest step drawn
 
 # what it is compared with
 limit: float = 120.0  # bits per image up to which the verdict is asked for
-others: list = []  # profiles with this model at other latent sizes, for the lower envelope of all
 jpeg_qualities: list = [1, 5, 10, 20, 40, 75]  # below 1 there is nothing
 webp_qualities: list = [0, 5, 20, 60]  # below 0 there is nothing
 singles: int = 100  # test images that are also put into files of their own
@@ -57,15 +70,17 @@ import gzip
 import time
 import zlib
 
-from ae_lib import StudyError, codec, data, figures, metrics, models, runs, training
+from ae_lib import StudyError, data, figures, metrics, models, training
+from ae_lib.analysis import codec
+from ae_lib.run import Run
 
 import keras
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
-run = runs.Run(profile, "07_compress_images")
-autoencoder, encoder, decoder = models.halves(keras.models.load_model(run.trained(model)))
+run = Run(profile, "07_compress_images")
+autoencoder, encoder, decoder = models.load(run.model(model))
 latent_dim = encoder.output_shape[1]
 encoder.output_shape
 
@@ -122,19 +137,12 @@ codecs["pca"]
 # the comparison.
 
 # %% tags=["nbval-ignore-output"]
-schedule = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * -(-len(images.y_train) // batch_size))
+schedule = keras.optimizers.schedules.CosineDecay(
+    learning_rate, epochs * -(-len(images.y_train) // batch_size)
+)
 settings = training.Settings(epochs, batch_size, schedule, seed)
 rest = images.pixels_train, images.pixels_val, settings, (finest, coarsest)
 codecs[model], _ = codec.tuned(codecs[untuned], *rest)
-
-# %% [markdown]
-# Models of other latent sizes, where a profile names some, are treated alike.
-
-# %%
-file, _ = runs.model_file(model)
-for other in others:
-    halves = models.halves(keras.models.load_model(runs.reports_folder() / other / "artifacts" / file))[1:]
-    codecs[f"{model}_{other}"], _ = codec.tuned(codec.from_autoencoder(*halves, images.pixels_train, rounding), *rest)
 
 # %% [markdown]
 # What a receiver needs is one file, `codec.npz`. From here on the codec is the one that was read back from it.
@@ -155,7 +163,9 @@ codecs[model]
 # %%
 keys = [(name, step) for name in codecs for step in (pca_steps if name == "pca" else steps)]
 streams = {(name, step): codec.compress(x, codecs[name], step) for name, step in keys}
-decoded = {(name, step): codec.decompress(stream, codecs[name]) for (name, step), stream in streams.items()}
+decoded = {
+    (name, step): codec.decompress(stream, codecs[name]) for (name, step), stream in streams.items()
+}
 print(f"{len(streams)} streams, each a header of {codec.HEADER} bytes and its payload")
 
 # %% [markdown]
@@ -164,15 +174,22 @@ print(f"{len(streams)} streams, each a header of {codec.HEADER} bytes and its pa
 # %%
 coordinates = {name: each.encode(x) for name, each in codecs.items()}
 symbols = {(name, step): codecs[name].quantise(coordinates[name], step) for name, step in keys}
-exact = [np.array_equal(codec.unpack(streams[key], codecs[key[0]])[0], symbols[key]) for key in keys]
-print(f"codes of all {len(x):,} test images reproduced exactly, at every step: {'yes' if all(exact) else 'no'}")
+exact = [
+    np.array_equal(codec.unpack(streams[key], codecs[key[0]])[0], symbols[key]) for key in keys
+]
+print(
+    f"codes of all {len(x):,} test images reproduced exactly, at every step: {'yes' if all(exact) else 'no'}"
+)
 
 # %%
 bits = {key: 8 * len(stream) / len(x) for key, stream in streams.items()}
 ideal = {key: codecs[key[0]].ideal_bits(symbols[key], key[1]).mean() for key in keys}
 errors = {key: metrics.mse(x, y) for key, y in decoded.items()}
 means = {key: metrics.interval(values, seed) for key, values in errors.items()}
-print("bytes within 2 % of the ideal at every step:", "yes" if all(bits[k] < 1.02 * ideal[k] for k in bits) else "no")
+print(
+    "bytes within 2 % of the ideal at every step:",
+    "yes" if all(bits[k] < 1.02 * ideal[k] for k in bits) else "no",
+)
 
 # %% tags=["nbval-ignore-output"]
 rates = pd.DataFrame({"bits per image": bits, "ideal": ideal, "MSE, mean [95 % interval]": means})
@@ -253,7 +270,9 @@ raw = ("raw float32 code", "")
 bits[raw] = 8 * np.dtype("float32").itemsize * latent_dim
 errors[raw] = metrics.mse(x, autoencoder.predict(x, batch_size=1000, verbose=0))
 means[raw] = metrics.interval(errors[raw], seed)
-print(f"raw code: {bits[raw]} bits; image: {8 * data.PIXELS} bits, {8 * data.PIXELS / bits[raw]:.1f} times as many")
+print(
+    f"raw code: {bits[raw]} bits; image: {8 * data.PIXELS} bits, {8 * data.PIXELS / bits[raw]:.1f} times as many"
+)
 
 # %% tags=["nbval-ignore-output"]
 lossless = {
@@ -271,10 +290,20 @@ few = [images.pixels_test[i : i + 1] for i in range(singles)]
 tiles = [codec.mosaic(image) for image in few]
 alone = {
     f"{model}, step {middle}": [len(codec.compress(image, codecs[model], middle)) for image in few],
-    "JPEG, lowest quality": [len(codec.picture_file(tile, "JPEG", **formats[0][1])[0]) for tile in tiles],
-    "WebP, lowest quality": [len(codec.picture_file(tile, "WEBP", quality=webp_qualities[0])[0]) for tile in tiles],
+    "JPEG, lowest quality": [
+        len(codec.picture_file(tile, "JPEG", **formats[0][1])[0]) for tile in tiles
+    ],
+    "WebP, lowest quality": [
+        len(codec.picture_file(tile, "WEBP", quality=webp_qualities[0])[0]) for tile in tiles
+    ],
 }
-pd.DataFrame({"one image alone / bytes": {name: metrics.interval(sizes, seed) for name, sizes in alone.items()}})
+pd.DataFrame(
+    {
+        "one image alone / bytes": {
+            name: metrics.interval(sizes, seed) for name, sizes in alone.items()
+        }
+    }
+)
 
 # %% [markdown]
 # ## Rate and distortion
@@ -283,7 +312,11 @@ pd.DataFrame({"one image alone / bytes": {name: metrics.interval(sizes, seed) fo
 # %%
 def curve(*names):
     points = sorted((key for key in means if key[0] in names), key=bits.get)
-    best = [key for i, key in enumerate(points) if all(means[key].mean < means[p].mean for p in points[:i])]
+    best = [
+        key
+        for i, key in enumerate(points)
+        if all(means[key].value < means[p].value for p in points[:i])
+    ]
     return pd.DataFrame([means[key] for key in best], index=[bits[key] for key in best])
 
 
@@ -296,8 +329,6 @@ names = {
     raw[0]: raw[0],
 }
 curves = {label: curve(name) for label, name in names.items()}
-if others:
-    curves["envelope of all latent sizes"] = curve(model, *(f"{model}_{other}" for other in others))
 
 # %% [markdown]
 # PCA with more bits must win in the end: it can add components until nothing is missing, while the autoencoder's code,
@@ -308,8 +339,13 @@ if others:
 # %%
 lowest = max(curves[name].index[0] for name in ("autoencoder", "PCA"))
 grid = np.linspace(lowest, curves["PCA"].index[-1], 2000)
-own, linear = (np.exp(np.interp(grid, curves[n].index, np.log(curves[n]["mean"]))) for n in ("autoencoder", "PCA"))
-overtaken = next((rate for rate, first, second in zip(grid, own, linear, strict=True) if second < first), np.nan)
+own, linear = (
+    np.exp(np.interp(grid, curves[n].index, np.log(curves[n]["value"])))
+    for n in ("autoencoder", "PCA")
+)
+overtaken = next(
+    (rate for rate, first, second in zip(grid, own, linear, strict=True) if second < first), np.nan
+)
 rates_shown = [bits[model, step] for step in shown if bits[model, step] >= lowest]
 ratios = dict(zip(rates_shown, np.interp(rates_shown, grid, own / linear), strict=True))
 
@@ -319,7 +355,10 @@ caption = (
     f"{', '.join(f'{ratio:.2f} at {rate:.0f} bits' for rate, ratio in ratios.items())}; PCA is better from "
     f"{overtaken:.0f} on. JPEG needs at least {curves['JPEG'].index[0]:.0f} bits, WebP {curves['WebP'].index[0]:.0f}."
 )
-run.show("07_rate_distortion", figures.lines(curves, caption, "bits per image", "MSE per pixel", log=True))
+run.show(
+    "07_rate_distortion",
+    figures.lines(curves, caption, "bits per image", "MSE per pixel", log=True),
+)
 
 # %% [markdown]
 # ## Look
@@ -336,7 +375,9 @@ for step in shown:
         rows[f"{label}, {bits[key]:.0f} bits"] = decoded[key][chosen]
 
 # %%
-pairs = ", ".join(f"{means[model, step].mean:.4f} at {bits[model, step] / 8:.1f} bytes" for step in shown)
+pairs = ", ".join(
+    f"{means[model, step].value:.4f} at {bits[model, step] / 8:.1f} bytes" for step in shown
+)
 caption = (
     f"Figure 7.2. {images.title}: test images drawn at random, compressed and decompressed. Mean squared error of the "
     f"autoencoder over all test images, from the top: {pairs}."
@@ -351,11 +392,15 @@ run.show("07_images_by_rate", figures.image_rows(rows, caption))
 
 # %% tags=["nbval-ignore-output"]
 parts = {name: codecs[name].receiver_bytes() for name in (model, "pca")}
-receiver = pd.DataFrame({"weights / bytes": {name: len(weights) for name, (weights, _) in parts.items()}})
+receiver = pd.DataFrame(
+    {"weights / bytes": {name: len(weights) for name, (weights, _) in parts.items()}}
+)
 zipped = {name: len(gzip.compress(b"".join(both))) for name, both in parts.items()}
 receiver["with counts, gzip / bytes"] = pd.Series(zipped)
 for count in (10_000, 60_000, 1_000_000):
-    receiver[f"bits per image, {count:,} images"] = 8 * receiver["with counts, gzip / bytes"] / count
+    receiver[f"bits per image, {count:,} images"] = (
+        8 * receiver["with counts, gzip / bytes"] / count
+    )
 receiver.round(1)
 
 # %% [markdown]
@@ -368,8 +413,12 @@ receiver.round(1)
 # %%
 pca_rates = [bits["pca", step] for step in pca_steps]
 pca_errors = np.array([errors["pca", step] for step in pca_steps])
-at_same_rate = {s: codec.error_at(max(bits[model, s], min(pca_rates)), pca_rates, pca_errors) for s in steps}
-verdicts = {step: metrics.better("mse", errors[model, step], at_same_rate[step], seed) for step in steps}
+at_same_rate = {
+    s: codec.error_at(max(bits[model, s], min(pca_rates)), pca_rates, pca_errors) for s in steps
+}
+verdicts = {
+    step: metrics.better("mse", errors[model, step], at_same_rate[step], seed) for step in steps
+}
 for step in [step for step in steps if bits[model, step] <= limit]:
     print(f"step {step}, less error than PCA at the same rate: {verdicts[step]}")
 print(f"PCA overtakes in the end: {'yes' if overtaken < np.inf else 'no'}")
@@ -384,7 +433,9 @@ result["times smaller"] = (8 * data.PIXELS / result["bits per image"]).round(0)
 result["MSE, autoencoder"] = {step: means[model, step] for step in steps}
 result["MSE, PCA"] = {step: metrics.interval(values, seed) for step, values in at_same_rate.items()}
 result["better than PCA"] = verdicts
-result["better than as trained"] = {s: metrics.better("mse", errors[model, s], errors[untuned, s], seed) for s in steps}
+result["better than as trained"] = {
+    s: metrics.better("mse", errors[model, s], errors[untuned, s], seed) for s in steps
+}
 result["as trained, better than PCA"] = {
     s: metrics.better("mse", errors[untuned, s], at_same_rate[s], seed) for s in steps
 }
@@ -392,34 +443,39 @@ result.rename_axis(index="step", columns=f"{images.title}, test")
 
 # %% [markdown]
 # ## Keep the results
-#
-# In a metric's name `_` stands for the decimal point of a step: `step_0_6`.
+
 
 # %%
+def of_step(name, step):
+    return f"codec.{name}.{metrics.numbered('step', step)}"
+
+
 measured = {
     "codec.pca.overtakes_at_bits": overtaken,
     "codec.raw.bits_per_image": bits[raw],
-    "codec.raw.mse": means[raw].mean,
+    "codec.raw.mse": means[raw].value,
 }
 for name, step in keys:
-    key, interval = f"codec.{name}.step_{f'{step:g}'.replace('.', '_')}", means[name, step]
-    measured[f"{key}.mse"] = interval.mean
+    key = of_step(name, step)
+    measured[f"{key}.mse"] = means[name, step]
     if name != untuned:
-        measured |= interval.as_metrics(f"{key}.mse")
-        measured |= {f"{key}.bits_per_image": bits[name, step], f"{key}.ideal_bits_per_image": ideal[name, step]}
+        measured |= {
+            f"{key}.bits_per_image": bits[name, step],
+            f"{key}.ideal_bits_per_image": ideal[name, step],
+        }
 
 # %%
 finest, coarsest = min(step for step in steps if bits[model, step] <= limit), max(steps)
 claims = [
     (
         f"Its code, with a decoder trained on rounded codes, compresses better: MSE at {bits[model, finest]:.0f} bits per image",
-        means[model, finest],
+        f"{of_step(model, finest)}.mse",
         result.loc[finest, "MSE, PCA"],
         verdicts[finest],
     ),
     (
         f"… and so does the autoencoder as it was trained: MSE at {bits[model, coarsest]:.0f} bits per image",
-        means[untuned, coarsest],
+        f"{of_step(untuned, coarsest)}.mse",
         result.loc[coarsest, "MSE, PCA"],
         result.loc[coarsest, "as trained, better than PCA"],
     ),
@@ -430,7 +486,8 @@ claims = [
         "no" if overtaken < np.inf else "yes",
     ),
 ]
-comparison = run.finish(measured, claims)
+headline = [name for name in measured if name.endswith((".mse", ".bits_per_image"))]
+comparison = run.finish(measured, claims, headline)
 comparison
 
 # %% tags=["nbval-ignore-output"]

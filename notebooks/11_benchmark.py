@@ -37,14 +37,16 @@ seeds: list = [0, 1, 2, 3, 4]  # trainings of each kind in the comparison of res
 epochs: int = 50  # of each of them
 
 # %%
-from ae_lib import benchmark, contenders, data, figures, metrics, models, runs, training
+from ae_lib import data, figures, metrics, models, training
+from ae_lib.run import Run, write_json
+from ae_lib.study import benchmark, contenders
 
 import keras
 import pandas as pd
 import tensorflow as tf
 from scipy.stats import ttest_ind
 
-run = runs.Run(profile, "11_benchmark")
+run = Run(profile, "11_benchmark")
 if dataset == "any":
     dataset = "mnist" if data.local_file("mnist") else "digits"
 source = data.load(dataset)
@@ -90,7 +92,7 @@ caption = (
     f"{repetitions} turns). The study's training takes {table['median'][benchmark.STUDY]:.2f} s, the others "
     f"{others.min():.2f} to {others.max():.2f} times as long; its matrix products at the machine's rate would take {limit:.2f} s."
 )
-shown = table.loc[peers, ["median", "low", "high"]].rename(columns={"median": "mean"})
+shown = table.loc[peers, ["median", "low", "high"]].rename(columns={"median": "value"})
 alone = shown.assign(mean=limit, low=limit, high=limit)
 shown = {"an epoch": shown, "its matrix products at the machine's rate": alone}
 run.show("11_race", figures.intervals_by_group(shown, caption, "", "seconds"))
@@ -137,27 +139,33 @@ shares = benchmark.time_by_kind(settings)
 # %%
 def costs(parameter, values):
     """Microseconds per training image: median, quartiles; peak memory."""
-    entries = {value: {**settings, "name": benchmark.STUDY, "validation": 1000, parameter: value} for value in values}
+    entries = {
+        value: {**settings, "name": benchmark.STUDY, "validation": 1000, parameter: value}
+        for value in values
+    }
     found = benchmark.summarise(benchmark.race(entries, cost_repetitions)[0])
     trained = [entry["images"] for entry in entries.values()]
     per_image = found[["median", "low", "high"]].div(trained, axis=0) * 1e6
-    return per_image.rename(columns={"median": "mean"}).assign(peak_rss_mb=found["peak_rss_mb"])
+    return per_image.rename(columns={"median": "value"}).assign(peak_rss_mb=found["peak_rss_mb"])
 
 
 by_count = costs("images", counts)
 flat = [count for count in counts if 50_000 <= count <= 1_000_000]
-spread = by_count["mean"][flat].max() / by_count["mean"][flat].min() - 1
+spread = by_count["value"][flat].max() / by_count["value"][flat].min() - 1
 caption = (
     f"Figure 11.2. Time per image by the number of training images, median and quartiles of {cost_repetitions} epochs. "
     f"From {flat[0]:,} to {flat[-1]:,} images it varies by {100 * spread:.0f} %."
 )
 labelled = by_count.set_axis([f"{count:,}" for count in counts])
-run.show("11_cost_by_images", figures.intervals_by_group({"training": labelled}, caption, "images", "µs per image"))
+run.show(
+    "11_cost_by_images",
+    figures.intervals_by_group({"training": labelled}, caption, "images", "µs per image"),
+)
 
 # %%
 by_batch = costs("batch_size", batch_sizes)
 caption = (
-    f"Figure 11.3. Time per image by batch size: {by_batch['mean'].iloc[0] / by_batch['mean'].iloc[-1]:.1f} times as long "
+    f"Figure 11.3. Time per image by batch size: {by_batch['value'].iloc[0] / by_batch['value'].iloc[-1]:.1f} times as long "
     f"with batches of {batch_sizes[0]} as with {batch_sizes[-1]}. Adam's update costs the same for any batch."
 )
 run.show(
@@ -169,11 +177,13 @@ run.show(
 by_latent = costs("latent_dim", latent_dims)
 caption = (
     f"Figure 11.4. Time per image by latent size: {latent_dims[-1]} numbers cost "
-    f"{by_latent['mean'].iloc[-1] / by_latent['mean'].iloc[0]:.2f} times as much as {latent_dims[0]}."
+    f"{by_latent['value'].iloc[-1] / by_latent['value'].iloc[0]:.2f} times as much as {latent_dims[0]}."
 )
 run.show(
     "11_cost_by_latent_size",
-    figures.intervals_by_group({"training": by_latent}, caption, "numbers in the code", "µs per image"),
+    figures.intervals_by_group(
+        {"training": by_latent}, caption, "numbers in the code", "µs per image"
+    ),
 )
 
 # %% [markdown]
@@ -184,7 +194,12 @@ run.show(
 
 # %% tags=["nbval-ignore-output"]
 idle = table["peak_rss_mb"]["idle"]
-memory = pd.concat([table.loc[peers, "peak_rss_mb"], labelled["peak_rss_mb"].rename(lambda n: f"study, {n} images")])
+memory = pd.concat(
+    [
+        table.loc[peers, "peak_rss_mb"],
+        labelled["peak_rss_mb"].rename(lambda n: f"study, {n} images"),
+    ]
+)
 pd.DataFrame({"peak / MB": memory, "above idle / MB": memory - idle}).round()
 
 # %% [markdown]
@@ -209,19 +224,32 @@ def test_bce(seed, train):
 
 
 def by_study(network, seed):
-    training.fit(network, source.pixels_train, source.pixels_val, training.Settings(epochs, batch_size, seed=seed))
+    training.fit(
+        network,
+        source.pixels_train,
+        source.pixels_val,
+        training.Settings(epochs, batch_size, seed=seed),
+    )
 
 
 def by_keras(network, seed):
-    batches = tf.data.Dataset.from_tensor_slices(x_train).shuffle(len(x_train), seed).batch(batch_size)
+    batches = (
+        tf.data.Dataset.from_tensor_slices(x_train).shuffle(len(x_train), seed).batch(batch_size)
+    )
     network.compile("adam", "binary_crossentropy", steps_per_execution=49)
     network.fit(batches.map(lambda x: (x, x)), epochs=epochs, shuffle=False, verbose=0)
 
 
 results = pd.DataFrame(
-    {"study": [test_bce(s, by_study) for s in seeds], "keras_fit": [test_bce(s, by_keras) for s in seeds]}, index=seeds
+    {
+        "study": [test_bce(s, by_study) for s in seeds],
+        "keras_fit": [test_bce(s, by_keras) for s in seeds],
+    },
+    index=seeds,
 )
-difference = ttest_ind(results["study"], results["keras_fit"], equal_var=False).confidence_interval()
+difference = ttest_ind(
+    results["study"], results["keras_fit"], equal_var=False
+).confidence_interval()
 same = difference.low <= 0 <= difference.high
 print(
     f"means {results['study'].mean():.5f} and {results['keras_fit'].mean():.5f}, standard deviations over seeds "
@@ -236,7 +264,9 @@ results.rename_axis("seed").round(5)
 
 # %%
 def at_least(name, bound):
-    return f"left out ({absent[name]})" if name in absent else "yes" if others[name] >= bound else "no"
+    return (
+        f"left out ({absent[name]})" if name in absent else "yes" if others[name] >= bound else "no"
+    )
 
 
 whole = table.loc[peers, "whole"] / table["whole"][benchmark.STUDY]
@@ -249,11 +279,15 @@ verdicts = {
     if whole.idxmin() == benchmark.STUDY
     else "no",
     "at least 0.70 of the machine's matrix-product rate": "yes" if fraction >= 0.70 else "no",
-    "at most 1,200 MB above an idle process": "yes" if table["peak_rss_mb"][benchmark.STUDY] - idle <= 1200 else "no",
+    "at most 1,200 MB above an idle process": "yes"
+    if table["peak_rss_mb"][benchmark.STUDY] - idle <= 1200
+    else "no",
     f"{counts[-1]:,} images in at most 3,000 MB more": "yes"
     if million - table["peak_rss_mb"][benchmark.STUDY] <= 3000
     else "no",
-    f"time per image flat within 15 % from {flat[0]:,} to {flat[-1]:,}": "yes" if spread <= 0.15 else "no",
+    f"time per image flat within 15 % from {flat[0]:,} to {flat[-1]:,}": "yes"
+    if spread <= 0.15
+    else "no",
     "the same mean test BCE as Keras's fit": "yes" if same else "no",
 }
 for question, verdict in verdicts.items():
@@ -261,18 +295,34 @@ for question, verdict in verdicts.items():
 
 # %%
 facts = {"name": source.name, "title": source.title, "source": source.source, "md5": source.md5}
-counted = {"training": len(source.y_train), "validation": len(source.y_val), "test": len(source.y_test)}
-runs.write_json(run.new_artifact("data.json"), facts | counted)
-runs.write_json(run.new_artifact("verdicts.json"), verdicts)
+counted = {
+    "training": len(source.y_train),
+    "validation": len(source.y_val),
+    "test": len(source.y_test),
+}
+write_json(run.new_artifact("data.json"), facts | counted)
+write_json(run.new_artifact("verdicts.json"), verdicts)
 turns.to_csv(run.new_artifact("turns.csv"), index=False)
 by_count.to_csv(run.new_artifact("cost_by_images.csv"))
 comparison = run.finish(
     {f"benchmark.speedup.{name}": value for name, value in others.items()}
-    | {f"benchmark.speedup_50_epochs.{name}": value for name, value in whole.drop(benchmark.STUDY).items()}
+    | {
+        f"benchmark.speedup_50_epochs.{name}": value
+        for name, value in whole.drop(benchmark.STUDY).items()
+    }
     | {f"benchmark.seconds_per_epoch.{name}": table["median"][name] for name in peers}
-    | {f"benchmark.microseconds_per_image.{count}": value for count, value in by_count["mean"].items()}
-    | {f"benchmark.peak_rss_mb.{count}_images": value for count, value in by_count["peak_rss_mb"].items()}
-    | {f"benchmark.share.{kind.replace(' ', '_').replace(',', '')}": value for kind, value in shares.items()}
+    | {
+        f"benchmark.microseconds_per_image.{count}": value
+        for count, value in by_count["value"].items()
+    }
+    | {
+        f"benchmark.peak_rss_mb.{count}_images": value
+        for count, value in by_count["peak_rss_mb"].items()
+    }
+    | {
+        f"benchmark.share.{kind.replace(' ', '_').replace(',', '')}": value
+        for kind, value in shares.items()
+    }
     | {
         "benchmark.gemm_fraction": fraction,
         "benchmark.gemm_rate_gflops": rate / 1e9,

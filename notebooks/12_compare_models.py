@@ -25,29 +25,35 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 # Those that the run has are shown; pca and dense must stay
-models: list = ["pca", "dense", "scheduled", "wide", "conv", "conv30", "denoising", "denoising_conv", "vae"]
+models: list = [
+    "pca",
+    "dense",
+    "scheduled",
+    "wide",
+    "conv",
+    "conv30",
+    "denoising",
+    "denoising_conv",
+    "vae",
+]
 level: float = 0.95  # of the intervals over seeds; in comparisons with the best it holds for all of them jointly
 
 # %% [markdown]
 # ## Collect the results
 
 # %%
-from ae_lib import figures, metrics, runs, standings
+from ae_lib import figures, metrics
+from ae_lib.analysis import standings
+from ae_lib.run import Run, read_json
 
 import numpy as np
 import pandas as pd
 
-run = runs.Run(profile, "12_compare_models")
-parts = [
-    run.artifact("02_train.metrics.json", made_by="02_train"),
-    run.artifact("03_evaluate.metrics.json", made_by="03_evaluate"),
-    run.artifact("05_explore_latent_space.metrics.json", made_by="05_explore_latent_space"),
-    run.artifact("06_detect_anomalies.metrics.json", made_by="06_detect_anomalies"),
-    run.artifact("09_train_convolutional.metrics.json", made_by="09_train_convolutional"),
-    run.artifact("10_train_variational.metrics.json", made_by="10_train_variational"),
-]
-measured = {name: value for part in parts for name, value in runs.read_json(part).items()}
-title = runs.read_json(run.artifact("data.json", made_by="01_preprocess"))["title"]
+run = Run(profile, "12_compare_models")
+parts = ["02_train", "03_evaluate", "05_explore_latent_space", "06_detect_anomalies"]
+parts += ["09_train_convolutional", "10_train_variational"]
+measured = {name: value for part in parts for name, value in run.metrics_of(part).items()}
+title = read_json(run.artifact("01_preprocess/data.json"))["title"]
 pd.set_option("display.max_colwidth", None)
 run
 
@@ -67,8 +73,10 @@ run
 
 # %%
 found = [name for name in models if f"{name}.test.mse" in measured]
-sizes = {name: measured.get(f"{name}.code_size", np.nan) for name in found}
-base = next(name for name in ("dense", *found) if name in found and name != "pca")  # whose code size counts
+sizes = {name: measured.get(f"{name}.latent_dim", standings.NOTHING).value for name in found}
+base = next(
+    name for name in ("dense", *found) if name in found and name != "pca"
+)  # whose code size counts
 same = [name for name in found if sizes[name] == sizes[base] or np.isnan(sizes[name])]
 label = {name: name if name in same else f"{name} ({sizes[name]:.0f})" for name in found}
 label |= {"pca": "PCA", "pixels": "pixels", "ink": "ink alone"}
@@ -92,8 +100,10 @@ measures = {
     "seconds of training": ("{}.train.seconds", -1),
     "seconds per 10,000 images": ("{}.test.seconds_per_10000", -1),
 }
-other_names = {f"pca.test.{score}": f"pca_cut.test.{score}" for score in metrics.SCORES}
-other_names |= {f"oneclass.{name}_mse.auroc_mean": f"oneclass.{name}.auroc_mean" for name in ("pca", "ink")}
+other_names = {f"pca.test.{score}": f"pca_clipped.test.{score}" for score in metrics.SCORES}
+other_names |= {
+    f"oneclass.{name}_mse.auroc_mean": f"oneclass.{name}.auroc_mean" for name in ("pca", "ink")
+}
 
 
 # %%
@@ -103,14 +113,19 @@ def standing(measure, names):
     return standings.Standings(metric, sign > 0, measured, published, level)
 
 
-published = runs.reference(profile)
+published = run.reference()
 by_measure = {measure: standing(measure, found) for measure in measures}
 
 # %% [markdown]
 # Which numbers are missing? A dash stands for them in every table.
 
 # %%
-missing = [(name, measure) for measure, s in by_measure.items() for name in found if np.isnan(s.images[name].mean)]
+missing = [
+    (name, measure)
+    for measure, s in by_measure.items()
+    for name in found
+    if np.isnan(s.images[name].value)
+]
 print("missing:", "; ".join(f"{label[name]}, {measure}" for name, measure in missing) or "nothing")
 
 # %% [markdown]
@@ -125,7 +140,9 @@ print("missing:", "; ".join(f"{label[name]}, {measure}" for name, measure in mis
 # %%
 counts = by_measure["MSE per pixel"].counts
 for count in sorted(set(counts.values()), reverse=True):
-    print(f"{count or 'no'} seeds:", ", ".join(label[name] for name in found if counts[name] == count))
+    print(
+        f"{count or 'no'} seeds:", ", ".join(label[name] for name in found if counts[name] == count)
+    )
 
 # %% [markdown]
 # **How differences are judged.** There are no images here, so that nothing can be compared image by image. Over the test
@@ -151,9 +168,12 @@ if any(counts.values()):
 
 
 def panels(which):
-    frame = {m: {name: getattr(s, doubt) for name, doubt in doubts.items()} for m, s in which.items()}
+    frame = {
+        m: {name: getattr(s, doubt) for name, doubt in doubts.items()} for m, s in which.items()
+    }
     return {
-        m: {n: pd.DataFrame(list(v.values()), [label[k] for k in v]) for n, v in f.items()} for m, f in frame.items()
+        m: {n: pd.DataFrame(list(v.values()), [label[k] for k in v]) for n, v in f.items()}
+        for m, f in frame.items()
     }
 
 
@@ -165,14 +185,18 @@ def named(names):
 def leaders_over_seeds(which, among=found):
     leaders = {measure: s.leaders_over_seeds(among) for measure, s in which.items()}
     rows = {measure: [named(names[:1]), named(names[1:])] for measure, names in leaders.items()}
-    return pd.DataFrame(rows, ["best over seeds", "not shown to be worse"]).T.rename_axis(columns=title)
+    return pd.DataFrame(rows, ["best over seeds", "not shown to be worse"]).T.rename_axis(
+        columns=title
+    )
 
 
 # %% [markdown]
 # ## Who reconstructs best?
 
 # %% tags=["nbval-ignore-output"]
-reconstruction = {m: by_measure[m] for m in ("BCE / nats per pixel", "MSE per pixel", "SSE per image", "SSIM")}
+reconstruction = {
+    m: by_measure[m] for m in ("BCE / nats per pixel", "MSE per pixel", "SSE per image", "SSIM")
+}
 table(reconstruction)
 
 # %%
@@ -182,7 +206,7 @@ mse = shown["MSE per pixel"].images
 winner = leaders["MSE per pixel"][0]
 caption = (
     f"Figure 12.1. {title}: reconstruction of the test images. With a code of {sizes[base]:.0f} numbers {label[winner]} has the "
-    f"smallest squared error, {mse[winner].mean / mse[base].mean:.2f} times that of {base}; "
+    f"smallest squared error, {mse[winner].value / mse[base].value:.2f} times that of {base}; "
     f"not told apart from it over the test images: {named(leaders['MSE per pixel'][1:])}."
 )
 run.show("12_reconstruction", figures.interval_rows(panels(shown), caption, log=list(shown)[:2]))
@@ -207,14 +231,18 @@ leaders_over_seeds(shown, same)
 # fronts go by the means, without regard to intervals.
 
 # %% tags=["nbval-ignore-output"]
-costs = {m: by_measure[m] for m in ("parameters", "seconds of training", "seconds per 10,000 images")}
+costs = {
+    m: by_measure[m] for m in ("parameters", "seconds of training", "seconds per 10,000 images")
+}
 table(costs | {"MSE per pixel": by_measure["MSE per pixel"]})
 
 
 # %%
 def price(measure):
-    points = pd.DataFrame(list(mse.values()), mse.keys()).assign(cost=[i.mean for i in costs[measure].images.values()])
-    points["front"] = metrics.pareto_front(points["cost"], points["mean"])
+    points = pd.DataFrame(list(mse.values()), mse.keys()).assign(
+        cost=[i.value for i in costs[measure].images.values()]
+    )
+    points["front"] = metrics.pareto_front(points["cost"], points["value"])
     return points
 
 
@@ -236,7 +264,10 @@ run.show("12_cost", figures.labelled_points(drawn, caption, "MSE per pixel"))
 # `05_explore_latent_space`. The baseline is the same classifiers on raw pixels.
 
 # %% tags=["nbval-ignore-output"]
-probes = {m: standing(m, [*found, "pixels"]) for m in ("1-NN accuracy", "5-NN accuracy", "linear probe accuracy")}
+probes = {
+    m: standing(m, [*found, "pixels"])
+    for m in ("1-NN accuracy", "5-NN accuracy", "linear probe accuracy")
+}
 table(probes)
 
 # %%
@@ -265,12 +296,14 @@ auroc = standing("one-class AUROC", [*found, "ink"])
 table({"one-class AUROC": auroc})
 
 # %%
-detection = {"one-class AUROC": by_measure["one-class AUROC"]}  # ink would squeeze the others into a corner
+detection = {
+    "one-class AUROC": by_measure["one-class AUROC"]
+}  # ink would squeeze the others into a corner
 ahead = auroc.leaders(found)
 beat = [name for name in found if auroc.beats(name, "pca") == "yes"]
 caption = (
     f"Figure 12.4. {title}: mean AUROC of the squared error in the one-class protocol. First: {named(ahead[:1])}; not told apart from "
-    f"it: {named(ahead[1:])}. Better than PCA: {named(beat)}. Ink alone: {auroc.images['ink'].mean:.2f}."
+    f"it: {named(ahead[1:])}. Better than PCA: {named(beat)}. Ink alone: {auroc.images['ink'].value:.2f}."
 )
 run.show("12_detection", figures.interval_rows(panels(detection), caption))
 
@@ -291,7 +324,7 @@ table(compression)
 # %%
 bits = compression["bits per image"]
 ahead = [name for name in bits.ranks().sort_values().index if bits.ranks()[name] == 1]
-fewer = [name for name in found if bits.images[name].mean < bits.images["pca"].mean]
+fewer = [name for name in found if bits.images[name].value < bits.images["pca"].value]
 caption = (
     f"Figure 12.5. {title}: bits per image at one squared error, decoders as trained. The fewest: {named(ahead)}. "
     f"Fewer than PCA: {named(fewer)}."
@@ -308,8 +341,12 @@ leaders_over_seeds(compression)
 # choice, so that neither a mean rank nor a number of first places would mean anything.
 
 # %%
-ranks = pd.DataFrame({m: s.ranks() for m, s in by_measure.items() if m != "SSE per image"}).rename(label)
-close = pd.DataFrame({m: pd.Series({label[n]: n in by_measure[m].leaders() for n in found}) for m in ranks})
+ranks = pd.DataFrame({m: s.ranks() for m, s in by_measure.items() if m != "SSE per image"}).rename(
+    label
+)
+close = pd.DataFrame(
+    {m: pd.Series({label[n]: n in by_measure[m].leaders() for n in found}) for m in ranks}
+)
 quality = [m for m in ranks if m not in costs]
 never_worse = [name for name in close.index if close.loc[name, quality].all()]
 caption = (
@@ -319,7 +356,10 @@ caption = (
 run.show("12_ranks", figures.rank_matrix(ranks, close, caption))
 
 # %%
-print("one model is nowhere told apart from the best, cost left aside:", "yes" if never_worse else "no")
+print(
+    "one model is nowhere told apart from the best, cost left aside:",
+    "yes" if never_worse else "no",
+)
 
 # %% [markdown]
 # ## Decide
@@ -334,8 +374,16 @@ sayings = {
     "Wider layers reconstruct better, MSE": ("wide", "scheduled", "MSE per pixel"),
     "Convolutions reconstruct better than wider layers, MSE": ("conv", "wide", "MSE per pixel"),
     "… and help a linear probe, accuracy": ("conv", "scheduled", "linear probe accuracy"),
-    "Training on noise helps a linear probe, accuracy": ("denoising", "scheduled", "linear probe accuracy"),
-    "This VAE, with more units, helps a linear probe, accuracy": ("vae", "dense", "linear probe accuracy"),
+    "Training on noise helps a linear probe, accuracy": (
+        "denoising",
+        "scheduled",
+        "linear probe accuracy",
+    ),
+    "This VAE, with more units, helps a linear probe, accuracy": (
+        "vae",
+        "dense",
+        "linear probe accuracy",
+    ),
     "… and has better neighbours, 1-NN accuracy": ("vae", "dense", "1-NN accuracy"),
     "Convolutions detect better, one-class AUROC": ("conv", "dense", "one-class AUROC"),
     "Convolutions compress better, bits per image": ("conv", "scheduled", "bits per image"),
@@ -370,11 +418,15 @@ for saying, (first, second, measure) in sayings.items():
 # The numbers are those of other notebooks and stand under their names; what is new here is how many there are.
 
 # %%
-claims = [
-    (saying, *cells[:2], f"{cells[2]}; over seeds: {cells[4]}".removeprefix("–; ")) for saying, cells in rows.items()
-]
+claims = []
+for saying, (first, second, measure) in sayings.items():
+    names, cells = by_measure[measure].names, rows[saying]
+    verdict = f"{cells[2]}; over seeds: {cells[4]}".removeprefix("–; ")
+    claims.append((saying, names[first], names[second], verdict))
 answer = ", ".join(never_worse) or "none", f"{len(quality)} measures, cost left aside"
-claims.append(("One model is nowhere told apart from the best", *answer, "yes" if never_worse else "no"))
+claims.append(
+    ("One model is nowhere told apart from the best", *answer, "yes" if never_worse else "no")
+)
 comparison = run.finish({"compare.models": len(found), "compare.missing": len(missing)}, claims)
 comparison
 

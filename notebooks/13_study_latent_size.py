@@ -24,7 +24,9 @@
 # %% tags=["parameters"]
 profile: str = "latent_size"  # the run's folder, reports/<profile>/
 sweep: str = "latent_size"  # results of 02, 03, 05 and 07 at several latent sizes and seeds
-bottleneck_sweep: str = "bottleneck"  # the same networks with a ReLU bottleneck, at some of these sizes
+bottleneck_sweep: str = (
+    "bottleneck"  # the same networks with a ReLU bottleneck, at some of these sizes
+)
 level: float = 0.95  # of the intervals over seeds
 near: float = 0.1  # up to which excess an error counts as near the one at the largest size
 rates: list = [20, 40, 80, 160, 300]  # bits per image at which sizes are compared
@@ -33,24 +35,39 @@ rates: list = [20, 40, 80, 160, 300]  # bits per image at which sizes are compar
 # ## Read the sweeps
 
 # %%
-from ae_lib import StudyError, data, figures, metrics, runs
+import json
+
+from ae_lib import StudyError, data, figures, metrics
+from ae_lib.run import Run, sweep_files, sweep_table, write_json
 
 import numpy as np
 import pandas as pd
 
-run = runs.Run(profile, "13_study_latent_size")
+run = Run(profile, "13_study_latent_size")
 pd.set_option("display.max_colwidth", None)
-error, features = "dense.test.mse", {"5-NN": "knn5_accuracy", "linear probe": "linear_probe_accuracy"}
-wanted = [f"{model}.test.{feature}" for model in ("dense", "pca", "pixels") for feature in features.values()]
+error, features = (
+    "dense.test.mse",
+    {"5-NN": "knn5_accuracy", "linear probe": "linear_probe_accuracy"},
+)
+wanted = [
+    f"{model}.test.{feature}"
+    for model in ("dense", "pca", "pixels")
+    for feature in features.values()
+]
 
 
 def read(name, columns):
     """A sweep's table, one row for each latent size and seed."""
-    table = pd.read_csv(runs.sweep_table(name))
+    table = pd.read_csv(sweep_table(name))
     counts = table.groupby("latent_dim")["seed"].agg(["size", "nunique"]).to_numpy()
-    left, lacking = (table["status"] != "done").sum(), [column for column in columns if column not in table]
+    left, lacking = (
+        (table["status"] != "done").sum(),
+        [column for column in columns if column not in table],
+    )
     if left:
-        raise StudyError(f"{left} of {len(table)} cells of {name} are not done: run make sweep SWEEP={name} again.")
+        raise StudyError(
+            f"{left} of {len(table)} trials of {name} are not done: run make sweep SWEEP={name} again."
+        )
     if lacking:
         raise StudyError(
             f"{name} has no {', '.join(lacking)}; expected them: name the notebooks 03, 05 and 07 in its file."
@@ -59,12 +76,19 @@ def read(name, columns):
         raise StudyError(
             f"{name} is not over three sizes or more and as many seeds, two or more, at each; expected that alone."
         )
-    print(f"{name}: {len(table)} cells")
+    print(f"{name}: {len(table)} trials")
     return table
 
 
-cells, relu = read(sweep, [error, "pca_cut.test.mse", *wanted]), read(bottleneck_sweep, [error])
-dataset, sizes, seeds = cells["02_train.dataset"][0], sorted(set(cells["latent_dim"])), sorted(set(cells["seed"]))
+trials, relu = (
+    read(sweep, [error, "pca_clipped.test.mse", *wanted]),
+    read(bottleneck_sweep, [error]),
+)
+dataset, sizes, seeds = (
+    trials["02_train.dataset"][0],
+    sorted(set(trials["latent_dim"])),
+    sorted(set(trials["seed"])),
+)
 title = data.TITLES.get(dataset, dataset)
 print("latent sizes:", *sizes, "\nseeds:", *seeds)
 
@@ -80,10 +104,12 @@ def spread(values):
     return values.mean(skipna=False), values.std(skipna=False), len(values)
 
 
-def over_seeds(values, by=cells["latent_dim"]):
+def over_seeds(values, by=trials["latent_dim"]):
     """Means over seeds by latent size, with their intervals."""
     groups = values.groupby(by)
-    return pd.DataFrame([metrics.student_interval(*spread(own), level) for _, own in groups], index=sorted(set(by)))
+    return pd.DataFrame(
+        [metrics.student_interval(*spread(own), level) for _, own in groups], index=sorted(set(by))
+    )
 
 
 def shown(means):
@@ -96,13 +122,16 @@ def shown(means):
 # Mean squared error per pixel of the test images. PCA's reconstructions are cut to [0, 1], which favours it.
 
 # %%
-errors = {"autoencoder": over_seeds(cells[error]), "PCA": over_seeds(cells["pca_cut.test.mse"])}
-gain = over_seeds(cells["pca_cut.test.mse"] / cells[error])
-most = gain["mean"].idxmax()
+errors = {
+    "autoencoder": over_seeds(trials[error]),
+    "PCA": over_seeds(trials["pca_clipped.test.mse"]),
+}
+gain = over_seeds(trials["pca_clipped.test.mse"] / trials[error])
+most = gain["value"].idxmax()
 caption = (
     f"Figure 13.1. {title}: mean squared error against the size of the code, means and intervals over {len(seeds)} seeds. PCA's "
-    f"error over the autoencoder's is largest with {most} numbers, {gain['mean'][most]:.2f}; with {sizes[0]} it is "
-    f"{gain['mean'][sizes[0]]:.2f}, with {sizes[-1]} {gain['mean'][sizes[-1]]:.2f}."
+    f"error over the autoencoder's is largest with {most} numbers, {gain['value'][most]:.2f}; with {sizes[0]} it is "
+    f"{gain['value'][sizes[0]]:.2f}, with {sizes[-1]} {gain['value'][sizes[-1]]:.2f}."
 )
 run.show("13_error", figures.learning_curves(errors, caption, "latent size", "MSE per pixel"))
 
@@ -114,21 +143,21 @@ run.show("13_error", figures.learning_curves(errors, caption, "latent size", "MS
 # %%
 def components(mse):
     """Components with which PCA has this error, by interpolation."""
-    pca = errors["PCA"]["mean"]
+    pca = errors["PCA"]["value"]
     if not pca.min() <= mse <= pca.max():
         return f"more than {sizes[-1]}" if mse < pca.min() else f"less than {sizes[0]}"
     return f"{np.exp(np.interp(-np.log(mse), -np.log(pca), np.log(sizes))):.1f}"
 
 
-logs = {size: spread(np.log(own)) for size, own in cells.groupby("latent_dim")[error]}
+logs = {size: spread(np.log(own)) for size, own in trials.groupby("latent_dim")[error]}
 less = {}
 for small, large in zip(sizes, sizes[1:], strict=False):
     found = metrics.welch_interval(logs[small], logs[large], level)
-    less[large] = metrics.Interval(*(-100 * np.expm1([-found.mean, -found.low, -found.high])))
+    less[large] = metrics.Interval(*(-100 * np.expm1([-found.value, -found.low, -found.high])))
 result = pd.DataFrame({"MSE, autoencoder": shown(errors["autoencoder"])})
-result["MSE, PCA"] = errors["PCA"]["mean"].map("{:.5f}".format)
+result["MSE, PCA"] = errors["PCA"]["value"].map("{:.5f}".format)
 result["PCA's MSE over its own"] = shown(gain)
-result["worth in components"] = errors["autoencoder"]["mean"].map(components)
+result["worth in components"] = errors["autoencoder"]["value"].map(components)
 result["less MSE than one size before / %"] = pd.Series(less)
 result.fillna("–").rename_axis(index="latent size", columns=f"{title}, test")
 
@@ -155,16 +184,23 @@ def knee(x, y):
     return int(np.argmax(below)) if below.max() > 1e-6 else None  # less is rounding
 
 
-curves = cells.pivot(index="seed", columns="latent_dim", values=error)
+curves = trials.pivot(index="seed", columns="latent_dim", values=error)
 scales = {"linear": lambda values: np.asarray(values, "float64"), "logarithmic": np.log}
 places = {
-    (of_size, of_error, sizes[end - 1]): [knee(across(sizes[:end]), along(own[:end])) for own in curves.to_numpy()]
+    (of_size, of_error, sizes[end - 1]): [
+        knee(across(sizes[:end]), along(own[:end])) for own in curves.to_numpy()
+    ]
     for of_size, across in scales.items()
     for of_error, along in scales.items()
     for end in (len(sizes) - 1, len(sizes))
 }
-knees = pd.DataFrame(places, curves.index).map(lambda place: "none" if pd.isna(place) else f"{sizes[int(place)]}")
-counted = {asked: [f"{size} ({n} seeds)" for size, n in found.value_counts().items()] for asked, found in knees.items()}
+knees = pd.DataFrame(places, curves.index).map(
+    lambda place: "none" if pd.isna(place) else f"{sizes[int(place)]}"
+)
+counted = {
+    asked: [f"{size} ({n} seeds)" for size, n in found.value_counts().items()]
+    for asked, found in knees.items()
+}
 told = pd.Series(counted, name="knee at").map(", ".join).to_frame()
 told.rename_axis(index=["size's axis", "error's axis", "sizes up to"], columns=title)
 
@@ -178,8 +214,12 @@ print(f"the same knee on all axes, over both ranges and for all seeds: {one_knee
 # whose error is at most a tenth (`near`) above that at the largest?
 
 # %%
-enough = curves.le((1 + near) * curves[sizes[-1]], axis=0).idxmax(axis=1).value_counts().sort_index()
-told = ", ".join(f"{size} numbers ({count} of {len(seeds)} seeds)" for size, count in enough.items())
+enough = (
+    curves.le((1 + near) * curves[sizes[-1]], axis=0).idxmax(axis=1).value_counts().sort_index()
+)
+told = ", ".join(
+    f"{size} numbers ({count} of {len(seeds)} seeds)" for size, count in enough.items()
+)
 print(f"within {100 * near:g} % of the error at the largest size: {told}")
 
 # %% [markdown]
@@ -189,7 +229,7 @@ print(f"within {100 * near:g} % of the error at the largest size: {told}")
 
 # %%
 accuracies = {
-    f"{model}, {name}": over_seeds(cells[f"{key}.test.{feature}"])
+    f"{model}, {name}": over_seeds(trials[f"{key}.test.{feature}"])
     for name, feature in features.items()
     for model, key in (("autoencoder", "dense"), ("PCA", "pca"))
 }
@@ -198,19 +238,25 @@ for name in features:
     own, baseline = (shown(accuracies[f"{model}, {name}"]) for model in ("autoencoder", "PCA"))
     better[name] = {size: own[size].above(baseline[size]) for size in sizes}
 told = ". ".join(
-    f"{name}: {', '.join(f'{size} {verdict}' for size, verdict in own.items())}" for name, own in better.items()
+    f"{name}: {', '.join(f'{size} {verdict}' for size, verdict in own.items())}"
+    for name, own in better.items()
 )
-pixels = ", ".join(f"{name} {cells[f'pixels.test.{feature}'].mean():.3f}" for name, feature in features.items())
+pixels = ", ".join(
+    f"{name} {trials[f'pixels.test.{feature}'].mean():.3f}" for name, feature in features.items()
+)
 caption = (
     f"Figure 13.2. {title}: accuracy of 5-NN and of a linear probe on codes of several sizes, means and intervals over seeds (on "
     f"pixels: {pixels}). Is the autoencoder's above PCA's? {told}."
 )
-run.show("13_features", figures.intervals_by_group(accuracies, caption, "latent size", "accuracy", bottom=None))
+run.show(
+    "13_features",
+    figures.intervals_by_group(accuracies, caption, "latent size", "accuracy", bottom=None),
+)
 
 # %%
 result = pd.DataFrame({label: shown(own) for label, own in accuracies.items()})
 for name in features:
-    result[f"PCA, {name}"] = accuracies[f"PCA, {name}"]["mean"].map("{:.4f}".format)
+    result[f"PCA, {name}"] = accuracies[f"PCA, {name}"]["value"].map("{:.4f}".format)
 result.rename_axis(index="latent size", columns=f"{title}, test")
 
 # %% [markdown]
@@ -222,24 +268,28 @@ result.rename_axis(index="latent size", columns=f"{title}, test")
 
 
 # %%
-def rates_of(codec):
-    """Bits per image and error of a codec, one row for each cell and step, from few bits to many."""
-    end = ".bits_per_image"
-    steps = [name.removesuffix(end) for name in cells if name.startswith(f"codec.{codec}.step") and name.endswith(end)]
-    keys = cells[["latent_dim", "seed"]]
-    found = [keys.assign(step=step, bits=cells[f"{step}{end}"], mean=cells[f"{step}.mse"]) for step in steps]
-    return pd.concat(found).sort_values("bits")
+def rates_of(codec, parameter):
+    """Bits per image and error of a codec, one row for each trial and step, from few bits to many."""
+    keys, tables = trials[["latent_dim", "seed"]], []
+    for step in json.loads(trials[f"07_compress_images.{parameter}"][0]):
+        name = f"codec.{codec}.{metrics.numbered('step', step)}"
+        tables.append(
+            keys.assign(
+                step=step, bits=trials[f"{name}.bits_per_image"], value=trials[f"{name}.mse"]
+            )
+        )
+    return pd.concat(tables).sort_values("bits")
 
 
 def at(bits, rated):
     """Errors at rates, by interpolation; NaN at fewer bits than were measured."""
-    return np.exp(np.interp(bits, rated["bits"], np.log(rated["mean"]), left=np.nan))
+    return np.exp(np.interp(bits, rated["bits"], np.log(rated["value"]), left=np.nan))
 
 
-of_cells = rates_of("dense")
-points = of_cells.groupby(["latent_dim", "step"])[["bits", "mean"]].mean().sort_values("bits")
-pca = rates_of("pca").groupby("step")[["bits", "mean"]].mean().sort_values("bits")
-envelope = points[metrics.pareto_front(points["bits"], points["mean"])]
+of_trials = rates_of("dense", "steps")
+points = of_trials.groupby(["latent_dim", "step"])[["bits", "value"]].mean().sort_values("bits")
+pca = rates_of("pca", "pca_steps").groupby("step")[["bits", "value"]].mean().sort_values("bits")
+envelope = points[metrics.pareto_front(points["bits"], points["value"])]
 
 # %% [markdown]
 # Which size has the least error at a given rate, which others are not shown to have more, and how does PCA do there? Between
@@ -248,20 +298,31 @@ envelope = points[metrics.pareto_front(points["bits"], points["mean"])]
 # comparisons with the others holds for all of them jointly (Bonferroni).
 
 # %%
-networks = {key: at(rates, own) for key, own in of_cells.groupby(["latent_dim", "seed"])}
+networks = {key: at(rates, own) for key, own in of_trials.groupby(["latent_dim", "seed"])}
 by_network = np.log(pd.DataFrame(networks, rates).dropna()).T
 if by_network.empty:
-    raise StudyError(f"No rate of {rates} is one that all networks have; expected one: choose higher rates.")
+    raise StudyError(
+        f"No rate of {rates} is one that all networks have; expected one: choose higher rates."
+    )
 jointly = 1 - (1 - level) / (len(sizes) - 1)
 best, as_good, rows = {}, {}, {}
 for bits in by_network:
     logs = {size: spread(own) for size, own in by_network[bits].groupby(level=0)}
     first = best[bits] = min(sizes, key=lambda size: logs[size][0])
-    as_good[bits] = {s for s in sizes if metrics.welch_interval(logs[s], logs[first], jointly).verdict != "yes"}
+    as_good[bits] = {
+        s for s in sizes if metrics.welch_interval(logs[s], logs[first], jointly).verdict != "yes"
+    }
     others, mse = sorted(as_good[bits] - {first}), np.exp(logs[first][0])
-    rows[bits] = [first, ", ".join(map(str, others)) or "none", f"{mse:.5f}", f"{at(bits, pca) / mse:.3f}"]
+    rows[bits] = [
+        first,
+        ", ".join(map(str, others)) or "none",
+        f"{mse:.5f}",
+        f"{at(bits, pca) / mse:.3f}",
+    ]
 columns = ["best size", "not shown to err more", "its MSE", "PCA's MSE over its own"]
-pd.DataFrame(rows, columns).T.replace("nan", "–").rename_axis(index="bits per image", columns=f"{title}, test")
+pd.DataFrame(rows, columns).T.replace("nan", "–").rename_axis(
+    index="bits per image", columns=f"{title}, test"
+)
 
 # %%
 told_best = ", ".join(f"{size} numbers at {bits} bits" for bits, size in best.items())
@@ -270,8 +331,10 @@ caption = (
     f"{len(points)} points that no other one beats in both. The least error have {told_best}."
 )
 lines = {"envelope": envelope, "PCA": pca} | {f"{size} numbers": points.loc[size] for size in sizes}
-lines = {label: own.set_index("bits")[["mean"]] for label, own in lines.items()}
-run.show("13_rate_distortion", figures.lines(lines, caption, "bits per image", "MSE per pixel", log=True))
+lines = {label: own.set_index("bits")[["value"]] for label, own in lines.items()}
+run.show(
+    "13_rate_distortion", figures.lines(lines, caption, "bits per image", "MSE per pixel", log=True)
+)
 
 # %% [markdown]
 # ## Linear or ReLU?
@@ -281,15 +344,18 @@ run.show("13_rate_distortion", figures.lines(lines, caption, "bits per image", "
 # seed by seed.
 
 # %%
-both = relu.merge(cells, on=["latent_dim", "seed"], suffixes=("", " linear"))
+both = relu.merge(trials, on=["latent_dim", "seed"], suffixes=("", " linear"))
 varied = {f"02_train.{name}" for name in ("profile", "bottleneck", "latent_dim", "seed")}
 unequal = [
-    n for n in relu if n.startswith("02_train.") and n not in varied and not both[n].equals(both.get(f"{n} linear"))
+    n
+    for n in relu
+    if n.startswith("02_train.") and n not in varied and not both[n].equals(both.get(f"{n} linear"))
 ]
 if (
     unequal
     or len(both) < len(relu)
-    or (set(relu["02_train.bottleneck"]), set(cells["02_train.bottleneck"])) != ({"relu"}, {"linear"})
+    or (set(relu["02_train.bottleneck"]), set(trials["02_train.bottleneck"]))
+    != ({"relu"}, {"linear"})
 ):
     raise StudyError(
         f"{bottleneck_sweep} and {sweep} differ in {', '.join(unequal) or 'sizes, seeds or bottlenecks'}; expected the same networks, "
@@ -297,19 +363,26 @@ if (
     )
 
 compared = {
-    label: over_seeds(both[key], both["latent_dim"]) for label, key in (("linear", f"{error} linear"), ("ReLU", error))
+    label: over_seeds(both[key], both["latent_dim"])
+    for label, key in (("linear", f"{error} linear"), ("ReLU", error))
 }
-added = shown(100 * np.expm1(over_seeds(np.log(both[error] / both[f"{error} linear"]), both["latent_dim"])))
-told = ", ".join(f"{found.mean:+.1f} % with {size} numbers" for size, found in added.items())
+added = shown(
+    100 * np.expm1(over_seeds(np.log(both[error] / both[f"{error} linear"]), both["latent_dim"]))
+)
+told = ", ".join(f"{found.value:+.1f} % with {size} numbers" for size, found in added.items())
 caption = (
     f"Figure 13.4. {title}: error with a linear and with a ReLU bottleneck, means and intervals over seeds. What the ReLU adds to the "
     f"error, compared seed by seed: {told}."
 )
-run.show("13_bottleneck", figures.learning_curves(compared, caption, "latent size", "MSE per pixel"))
+run.show(
+    "13_bottleneck", figures.learning_curves(compared, caption, "latent size", "MSE per pixel")
+)
 
 # %%
 for size, found in added.items():
-    print(f"{size} numbers, error that a ReLU adds: {found} %; a linear bottleneck errs less: {found.verdict}")
+    print(
+        f"{size} numbers, error that a ReLU adds: {found} %; a linear bottleneck errs less: {found.verdict}"
+    )
 
 # %% [markdown]
 # ## What came out
@@ -326,14 +399,26 @@ elif len(set.union(*as_good.values())) == 1:
 claims = []
 for size, ratio in shown(gain).items():
     claim = f"{size} numbers err less than as many components: MSE of PCA over the autoencoder's"
-    claims.append((claim, ratio, 1, verdicts[size]))
-baseline = accuracies["PCA, 5-NN"]["mean"].map("{:.4f}".format)
+    claims.append((claim, f"{metrics.numbered('size', size)}.pca_mse_over_own", 1, verdicts[size]))
+baseline = accuracies["PCA, 5-NN"]["value"].map("{:.4f}".format)
 for size, accuracy in shown(accuracies["autoencoder, 5-NN"]).items():
     claim = f"codes of {size} numbers have better neighbours than PCA's: accuracy of 5-NN"
-    claims.append((claim, accuracy, baseline[size], better["5-NN"][size]))
+    claims.append(
+        (
+            claim,
+            f"{metrics.numbered('size', size)}.knn5_accuracy",
+            baseline[size],
+            better["5-NN"][size],
+        )
+    )
 for size, found in added.items():
     claims.append(
-        (f"a linear bottleneck of {size} numbers errs less: MSE that a ReLU adds / %", found, 0, found.verdict)
+        (
+            f"a linear bottleneck of {size} numbers errs less: MSE that a ReLU adds / %",
+            found,
+            0,
+            found.verdict,
+        )
     )
 claims.append(
     (
@@ -347,8 +432,10 @@ claims.append(("one size has the least error at every rate", told_best, "one", o
 pd.DataFrame(claims, columns=["claim", "measured", "baseline", "holds?"]).set_index("claim")
 
 # %%
-purposes = {"least MSE": errors["autoencoder"]["mean"].idxmin()}
-purposes |= {f"accuracy of {name}": accuracies[f"autoencoder, {name}"]["mean"].idxmax() for name in features}
+purposes = {"least MSE": errors["autoencoder"]["value"].idxmin()}
+purposes |= {
+    f"accuracy of {name}": accuracies[f"autoencoder, {name}"]["value"].idxmax() for name in features
+}
 purposes |= {f"least MSE at {bits} bits": size for bits, size in best.items()}
 pd.Series(purposes).to_frame("best size").rename_axis(index="for", columns=f"{title}, test")
 
@@ -366,7 +453,7 @@ summary.columns = [f"{label}: {end}" for label, end in summary.columns]
 summary.to_csv(run.new_artifact("latent_size.csv"))
 summary.to_parquet(run.new_artifact("latent_size.parquet"))
 origin = {
-    name: "of this machine" if runs.sweep_table(name) == runs.sweep_files(name)[0] else "as published"
+    name: "of this machine" if sweep_table(name) == sweep_files(name)[0] else "as published"
     for name in (sweep, bottleneck_sweep)
 }
 facts = {
@@ -374,7 +461,7 @@ facts = {
     "title": title,
     "source": " and ".join(f"the sweep {name} {whose}" for name, whose in origin.items()),
 }
-runs.write_json(run.new_artifact("data.json"), facts)
+write_json(run.new_artifact("data.json"), facts)
 
 # %%
 found = {
@@ -386,7 +473,7 @@ found = {
 measured = {}
 for key, means in found.items():
     for size, mean in means.items():
-        measured |= mean.as_metrics(f"size_{size}.{key}")
+        measured[f"{metrics.numbered('size', size)}.{key}"] = mean
 comparison = run.finish(measured, claims)
 comparison
 

@@ -10,7 +10,9 @@ from packaging.specifiers import SpecifierSet
 
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 COMPARED = 0.5  # the least share of the cells with text that nbval compares
-MACHINE_PATH = re.compile(r"(?<![\w.$~}/])/(?:root|home|Users|tmp|private|work|mnt|opt|var)/|[A-Z]:\\\\")
+MACHINE_PATH = re.compile(
+    r"(?<![\w.$~}/])/(?:root|home|Users|tmp|private|work|mnt|opt|var)/|[A-Z]:\\\\"
+)
 # From left to right: a module imports only what stands before it.
 ORDER = ["quiet", "data", "models", "callbacks", "training", "variational", "metrics", "strokes", "probes", "anomaly", "codec", "few_labels",
          "scorecard", "standings", "figures", "runs", "contenders", "benchmark", "profiles", "pages", "report", "cells", "sweep", "reference"]  # fmt: skip
@@ -22,17 +24,27 @@ def pair_agrees(script, notebook):
 
     def content(path):
         cells = jupytext.read(path).cells
-        return [(cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))) for cell in cells]
+        return [
+            (cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))) for cell in cells
+        ]
 
     if not notebook.is_file():
         return [f"{script.name} has no paired notebook"]
-    return [] if content(script) == content(notebook) else [f"{script.name} and {notebook.name} differ in content"]
+    return (
+        []
+        if content(script) == content(notebook)
+        else [f"{script.name} and {notebook.name} differ in content"]
+    )
 
 
 def executed_in_order(notebook):
     """Every code cell was executed, from first to last, in a fresh kernel."""
     counts = [cell.execution_count for cell in _code(notebook)]
-    return [] if counts == list(range(1, len(counts) + 1)) else [f"{notebook.name} was executed as {counts}"]
+    return (
+        []
+        if counts == list(range(1, len(counts) + 1))
+        else [f"{notebook.name} was executed as {counts}"]
+    )
 
 
 def clean_outputs(notebook):
@@ -41,7 +53,9 @@ def clean_outputs(notebook):
     for number, cell in enumerate(_code(notebook), 1):
         for output in cell.outputs:
             if output.output_type == "error" or output.get("name") == "stderr":
-                problems.append(f"{notebook.name}, code cell {number}: {output.output_type} {output.get('name', '')}")
+                problems.append(
+                    f"{notebook.name}, code cell {number}: {output.output_type} {output.get('name', '')}"
+                )
             if MACHINE_PATH.search(_text(output)):
                 problems.append(f"{notebook.name}, code cell {number}: the path of a machine")
     return problems
@@ -51,7 +65,11 @@ def mostly_compared(notebook):
     """nbval compares the text of most cells that have any; pictures are not compared."""
     cells = [cell for cell in _code(notebook) if any(_has_text(output) for output in cell.outputs)]
     share = sum(not IGNORED & set(cell.metadata.get("tags", [])) for cell in cells) / len(cells)
-    return [] if share >= COMPARED else [f"{notebook.name}: only {share:.0%} of the cells with text are compared"]
+    return (
+        []
+        if share >= COMPARED
+        else [f"{notebook.name}: only {share:.0%} of the cells with text are compared"]
+    )
 
 
 def versions_agree(pyproject, lock, environment):
@@ -66,9 +84,13 @@ def versions_agree(pyproject, lock, environment):
         if requirement.name not in pinned:
             problems.append(f"{requirement.name} is not in the lock")
         elif pinned[requirement.name] not in requirement.specifier:
-            problems.append(f"the lock's {requirement.name} {pinned[requirement.name]} is not {requirement.specifier}")
+            problems.append(
+                f"the lock's {requirement.name} {pinned[requirement.name]} is not {requirement.specifier}"
+            )
     entries = re.split(r"^(?=[\w.,[\]-]+==)", lock, flags=re.M)[1:]
-    problems += [f"{e.split()[0]} has no hash in the lock" for e in entries if "--hash=sha256:" not in e]
+    problems += [
+        f"{e.split()[0]} has no hash in the lock" for e in entries if "--hash=sha256:" not in e
+    ]
     if "://" in lock:
         problems.append("the lock holds an address")
     conda = yaml.safe_load(environment)["dependencies"]
@@ -146,7 +168,9 @@ def by_size(table):
 
 
 def _misquoted(name, entry, value, spread, factor=1):
-    pairs = [(text, factor * entry[key]) for text, key in ((value, "value"), (spread, "spread")) if text]
+    pairs = [
+        (text, factor * entry[key]) for text, key in ((value, "value"), (spread, "spread")) if text
+    ]
     return [
         f"{name}: shown {text}, published {number:.6g}"
         for text, number in pairs
@@ -162,7 +186,9 @@ def _imported(path):
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ae_lib."):
             names.add(node.module.split(".")[1])
         elif isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ae_lib.")}
+            names |= {
+                alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ae_lib.")
+            }
     return names
 
 
@@ -177,5 +203,9 @@ def _has_text(output):
 
 
 def _text(output):
-    data = {kind: value for kind, value in output.get("data", {}).items() if not kind.startswith("image/png")}
+    data = {
+        kind: value
+        for kind, value in output.get("data", {}).items()
+        if not kind.startswith("image/png")
+    }
     return str([output.get("text", ""), data, output.get("traceback", "")])

@@ -4,8 +4,9 @@ import os
 import tempfile
 from pathlib import Path
 
-from ae_lib import StudyError, data, profiles
-from ae_lib.report import make_folders_absolute
+from ae_lib import StudyError, data
+from ae_lib.study import graph
+from ae_lib.study.report import make_folders_absolute
 
 import pytest
 
@@ -15,8 +16,11 @@ def pytest_configure(config):
     make_folders_absolute()
     config.replay_folder = tempfile.TemporaryDirectory()
     os.environ["AE_REPORTS_DIR"] = config.replay_folder.name
-    of_tables = set(profiles.notebooks("latent_size"))  # what these read is published
-    if any("golden" not in argument and Path(argument).stem not in of_tables for argument in config.args):
+    of_tables = set(graph.notebooks("latent_size"))  # what these read is published
+    if any(
+        "golden" not in argument and Path(argument).stem not in of_tables
+        for argument in config.args
+    ):
         try:
             data.load("mnist")
         except StudyError as error:

@@ -11,7 +11,9 @@ def test_digits_are_split_by_the_published_rule(digits):
     from sklearn.datasets import load_digits
 
     labels = load_digits().target
-    np.testing.assert_array_equal(np.concatenate([digits.y_val, digits.y_train, digits.y_test]), labels)
+    np.testing.assert_array_equal(
+        np.concatenate([digits.y_val, digits.y_train, digits.y_test]), labels
+    )
 
 
 def test_digits_are_resampled_in_place(digits):
@@ -42,7 +44,9 @@ def test_repr_says_what_it_is(digits):
 def test_own_file(data_dir, arrays):
     np.savez(data_dir / "mine.npz", **arrays)
     own = data.load("mine", validation_size=20)
-    np.testing.assert_array_equal(own.x_val, arrays["x_train"][:20].reshape(20, 784) / np.float32(255))
+    np.testing.assert_array_equal(
+        own.x_val, arrays["x_train"][:20].reshape(20, 784) / np.float32(255)
+    )
     np.testing.assert_array_equal(own.y_train, arrays["y_train"][20:])
     assert len(data.load("mine").x_val) == 10
     assert own.title == "mine (not MNIST)"
@@ -60,7 +64,9 @@ def test_idx_md5_follows_the_format():
 def test_as_flat_images_takes_every_layout(shape):
     images = np.full(shape, 51, "uint8")
     np.testing.assert_array_equal(data.as_flat_images(images), np.full((3, 784), np.float32(0.2)))
-    np.testing.assert_array_equal(data.as_flat_images(images / 255), np.full((3, 784), np.float32(0.2)))
+    np.testing.assert_array_equal(
+        data.as_flat_images(images / 255), np.full((3, 784), np.float32(0.2))
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,8 +89,15 @@ def test_bad_images_are_refused(images, message):
 
 def test_altered_mnist_is_refused(data_dir):
     """Right shapes and dtypes, wrong pixels."""
-    shapes = {"x_train": (60000, 28, 28), "y_train": (60000,), "x_test": (10000, 28, 28), "y_test": (10000,)}
-    np.savez_compressed(data_dir / "mnist.npz", **{key: np.zeros(shape, "uint8") for key, shape in shapes.items()})
+    shapes = {
+        "x_train": (60000, 28, 28),
+        "y_train": (60000,),
+        "x_test": (10000, 28, 28),
+        "y_test": (10000,),
+    }
+    np.savez_compressed(
+        data_dir / "mnist.npz", **{key: np.zeros(shape, "uint8") for key, shape in shapes.items()}
+    )
     with pytest.raises(StudyError, match=r"not the original MNIST \(MD5 .* fetch mnist.npz again"):
         data.load("mnist")
 
@@ -93,14 +106,18 @@ def test_truncated_file_is_refused(data_dir, arrays):
     path = data_dir / "mnist.npz"
     np.savez(path, **arrays)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(StudyError, match=r"\$AE_DATA_DIR/mnist.npz cannot be read .*fetch it again or remove it"):
+    with pytest.raises(
+        StudyError, match=r"\$AE_DATA_DIR/mnist.npz cannot be read .*fetch it again or remove it"
+    ):
         data.load("mnist")
 
 
 @pytest.mark.parametrize("content", [b"<html>Not found</html>", b"\x93NUMPY\x01\x00", b""])
 def test_other_files_are_refused(data_dir, content):
     (data_dir / "mine.npz").write_bytes(content)
-    with pytest.raises(StudyError, match="mine.npz cannot be read .it is not a zip archive.*fetch it again"):
+    with pytest.raises(
+        StudyError, match="mine.npz cannot be read .it is not a zip archive.*fetch it again"
+    ):
         data.load("mine")
 
 
@@ -128,9 +145,15 @@ def test_pickled_objects_are_never_loaded(data_dir, arrays, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"x_train": np.zeros((60, 32, 32), "uint8")}, r"x_train of .* uint8 with shape \(60, 32, 32\); expected"),
+        (
+            {"x_train": np.zeros((60, 32, 32), "uint8")},
+            r"x_train of .* uint8 with shape \(60, 32, 32\); expected",
+        ),
         ({"x_test": np.zeros((20, 28, 28))}, r"x_test of .* is float64"),
-        ({"y_train": np.zeros(59, int)}, r"y_train .* shape \(59,\); expected integers with shape \(60,\)"),
+        (
+            {"y_train": np.zeros(59, int)},
+            r"y_train .* shape \(59,\); expected integers with shape \(60,\)",
+        ),
         ({"y_test": np.zeros(20)}, "y_test .* float64"),
     ],
 )

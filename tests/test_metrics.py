@@ -1,6 +1,7 @@
 """Every score against a value known by other means."""
 
-from ae_lib import metrics, strokes
+from ae_lib import metrics
+from ae_lib.analysis import strokes
 
 import keras
 import numpy as np
@@ -21,7 +22,9 @@ def test_bce_is_keras_loss(pair):
 
 def test_bce_clips_a_certain_mistake():
     assert metrics.bce(np.ones((1, 1)), np.zeros((1, 1)))[0] == pytest.approx(-np.log(1e-7))
-    assert metrics.bce(np.ones((1, 1)), np.zeros((1, 1)), epsilon=0.1)[0] == pytest.approx(-np.log(0.1))
+    assert metrics.bce(np.ones((1, 1)), np.zeros((1, 1)), epsilon=0.1)[0] == pytest.approx(
+        -np.log(0.1)
+    )
 
 
 def test_entropy_is_the_least_bce(pair):
@@ -60,7 +63,7 @@ def test_interval_is_the_normal_one_for_many_values():
     values = np.random.default_rng(1).normal(5, 2, 4000)
     found = metrics.interval(values)
     half = 1.96 * values.std() / np.sqrt(4000)
-    assert found.mean == values.mean()
+    assert found.value == values.mean()
     assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
     assert metrics.interval(values) == found
@@ -74,9 +77,9 @@ def test_interval_covers_the_truth_as_often_as_it_says():
 
 
 def test_interval_of_too_few_values_has_no_ends():
-    assert metrics.interval([2.0]).mean == 2
+    assert metrics.interval([2.0]).value == 2
     assert np.isnan(metrics.interval([2.0]).low)
-    assert np.isnan(metrics.interval([]).mean)
+    assert np.isnan(metrics.interval([]).value)
 
 
 def test_interval_reads_well():
@@ -98,7 +101,9 @@ def test_thickness_of_bars_is_their_width():
     for width in range(1, 7):
         images[width, :, 10 : 10 + width] = 1
     # The bars run from border to border; beyond the border there is background.
-    np.testing.assert_allclose(strokes.thickness(images.reshape(7, 784)), [0, 1, 1, 3, 3, 5, 5], atol=0.5)
+    np.testing.assert_allclose(
+        strokes.thickness(images.reshape(7, 784)), [0, 1, 1, 3, 3, 5, 5], atol=0.5
+    )
 
 
 def test_thickness_of_one_image_ignores_the_others():
@@ -130,7 +135,8 @@ def test_more_accuracy_is_better():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "verdict"), [(0.1, 1, "yes"), (-1, -0.1, "no"), (-1, 1, "undecided"), (0, 1, "undecided")]
+    ("low", "high", "verdict"),
+    [(0.1, 1, "yes"), (-1, -0.1, "no"), (-1, 1, "undecided"), (0, 1, "undecided")],
 )
 def test_verdict_of_an_interval(low, high, verdict):
     assert metrics.Interval(0.0, low, high).verdict == verdict
@@ -139,7 +145,9 @@ def test_verdict_of_an_interval(low, high, verdict):
 def test_interval_from_metrics_is_the_inverse_and_shows_what_is_missing():
     whole = metrics.Interval(0.5, 0.25, 0.75)
     assert metrics.Interval.from_metrics(whole.as_metrics("a.test.mse"), "a.test.mse") == whole
-    assert str(metrics.Interval.from_metrics({"a.parameters": 476720.0}, "a.parameters")) == "476,720"
+    assert (
+        str(metrics.Interval.from_metrics({"a.parameters": 476720.0}, "a.parameters")) == "476,720"
+    )
     assert str(metrics.Interval.from_metrics({"a.bits": 96.4}, "a.bits")) == "96.40"
     assert str(metrics.Interval.from_metrics({}, "a.bits")) == "–"
 
@@ -163,7 +171,7 @@ def test_welch_interval_is_scipys():
     found = metrics.welch_interval(*((v.mean(), v.std(ddof=1), len(v)) for v in (a, b)), level=0.99)
     expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.99)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert found.mean == pytest.approx(a.mean() - b.mean())
+    assert found.value == pytest.approx(a.mean() - b.mean())
 
 
 def test_welch_interval_against_what_has_nothing_random_in_it_is_students():
@@ -176,10 +184,18 @@ def test_welch_interval_against_what_has_nothing_random_in_it_is_students():
 def test_welch_interval_of_one_value_decides_nothing():
     with np.errstate(divide="ignore", invalid="ignore"):
         found = metrics.welch_interval((2.0, np.nan, 1), (1.0, np.nan, 1))
-    assert (found.mean, found.verdict) == (1.0, "undecided")
+    assert (found.value, found.verdict) == (1.0, "undecided")
     assert np.isnan([found.low, found.high]).all()
 
 
 def test_pareto_front_holds_what_nothing_beats():
     costs, errors = [1, 2, 3, 2, 4, np.nan, 1], [5, 3, 3, 4, 1, 0, 5]
-    assert metrics.pareto_front(costs, errors).tolist() == [True, True, False, False, True, False, True]
+    assert metrics.pareto_front(costs, errors).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]

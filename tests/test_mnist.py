@@ -20,7 +20,7 @@ import keras
 images = data.load("mnist")
 keras.utils.set_random_seed(0)
 network = models.dense_autoencoder().autoencoder
-training.fit(network, images.pixels_train, images.pixels_val, training.Settings(epochs=8), state_folder=sys.argv[1])
+training.fit(network, images.pixels_train, images.pixels_val, training.Settings(epochs=8), checkpoint_folder=sys.argv[1])
 print(hashlib.sha256(b"".join(w.tobytes() for w in network.get_weights())).hexdigest())
 """
 
@@ -43,7 +43,9 @@ def test_three_processes_and_three_kills_end_with_the_same_weights(tmp_path):
     assert len(sums) == 1
     (expected,) = sums
     assert len(expected) == 64
-    moments = [random.uniform(0, 2) for _ in range(3)]  # seconds after its first epoch, which is about two epochs
+    moments = [
+        random.uniform(0, 2) for _ in range(3)
+    ]  # seconds after its first epoch, which is about two epochs
     for moment in moments:
         assert train(tmp_path / "killed", kill_after=moment).startswith("epoch"), moments
     assert train(tmp_path / "killed") == expected, moments

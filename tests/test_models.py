@@ -20,17 +20,28 @@ def model():
 def test_architecture_is_the_studys(model):
     table = models.layer_table(model.autoencoder)
     assert [units for _, units, _, _ in table] == [256, 128, 32, 128, 256, 784]
-    assert [activation for _, _, activation, _ in table] == ["relu", "relu", "linear", "relu", "relu", "sigmoid"]
+    assert [activation for _, _, activation, _ in table] == [
+        "relu",
+        "relu",
+        "linear",
+        "relu",
+        "relu",
+        "sigmoid",
+    ]
     sizes = [784, 256, 128, 32, 128, 256, 784]
-    assert [parameters for *_, parameters in table] == [(a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    assert [parameters for *_, parameters in table] == [
+        (a + 1) * b for a, b in zip(sizes, sizes[1:], strict=False)
+    ]
     assert model.autoencoder.count_params() == 476_720
 
 
 def test_bottleneck_is_linear_or_relu_and_stays_so(model, digits):
     relu = models.dense_autoencoder(bottleneck="relu")
-    anew = models.halves(models.anew(relu.autoencoder))
+    anew = models.as_autoencoder(models.reinitialized(relu.autoencoder))
     assert model.encoder(digits.x_test).numpy().min() < 0
-    assert relu.encoder(digits.x_test).numpy().min() == anew.encoder(digits.x_test).numpy().min() == 0
+    assert (
+        relu.encoder(digits.x_test).numpy().min() == anew.encoder(digits.x_test).numpy().min() == 0
+    )
     assert relu.autoencoder.count_params() == model.autoencoder.count_params()
     with pytest.raises(StudyError, match="bottleneck is 'tanh'; expected 'linear' or 'relu'"):
         models.dense_autoencoder(bottleneck="tanh")
@@ -49,16 +60,25 @@ def test_saved_model_needs_only_keras(model, digits, tmp_path):
     model.autoencoder.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     x = digits.x_test[:5]
-    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.autoencoder.predict(x, verbose=0))
-    again = models.halves(loaded)
-    np.testing.assert_array_equal(again.encoder.predict(x, verbose=0), model.encoder.predict(x, verbose=0))
+    np.testing.assert_array_equal(
+        loaded.predict(x, verbose=0), model.autoencoder.predict(x, verbose=0)
+    )
+    again = models.as_autoencoder(loaded)
+    np.testing.assert_array_equal(
+        again.encoder.predict(x, verbose=0), model.encoder.predict(x, verbose=0)
+    )
 
 
 def test_equal_layers_are_allowed():
-    assert models.dense_autoencoder(hidden=[64, 64]).encoder.count_params() == 785 * 64 + 65 * 64 + 65 * 32
+    assert (
+        models.dense_autoencoder(hidden=[64, 64]).encoder.count_params()
+        == 785 * 64 + 65 * 64 + 65 * 32
+    )
 
 
-@pytest.mark.parametrize("sizes", [{"latent_dim": 0}, {"hidden": (256, -1)}, {"hidden": (25.5,)}, {"hidden": ("a",)}])
+@pytest.mark.parametrize(
+    "sizes", [{"latent_dim": 0}, {"hidden": (256, -1)}, {"hidden": (25.5,)}, {"hidden": ("a",)}]
+)
 def test_empty_layers_are_refused(sizes):
     with pytest.raises(StudyError, match="units; expected a whole number of at least 1"):
         models.dense_autoencoder(**sizes)
@@ -69,7 +89,9 @@ def test_empty_layers_are_refused(sizes):
 
 def test_convolutions_halve_and_double_the_side():
     model = models.convolutional_autoencoder(784, (32, 64), 32)
-    shapes = [[layer.output.shape[1:] for layer in half.layers] for half in (model.encoder, model.decoder)]
+    shapes = [
+        [layer.output.shape[1:] for layer in half.layers] for half in (model.encoder, model.decoder)
+    ]
     assert shapes[0] == [(784,), (28, 28, 1), (14, 14, 32), (7, 7, 64), (3136,), (32,)]
     assert shapes[1] == [(32,), (3136,), (7, 7, 64), (14, 14, 32), (28, 28, 1), (784,)]
     ends = 9 * 32 + 32, 9 * 32 + 1  # first convolution, last transposed one
@@ -78,7 +100,9 @@ def test_convolutions_halve_and_double_the_side():
     assert model.autoencoder.count_params() == sum(ends + middles + code)
 
 
-@pytest.mark.parametrize(("pixels", "filters"), [(64, (4, 4, 4)), (1024, (2,)), (36, (3,)), (49, ())])
+@pytest.mark.parametrize(
+    ("pixels", "filters"), [(64, (4, 4, 4)), (1024, (2,)), (36, (3,)), (49, ())]
+)
 def test_other_square_images_fit(pixels, filters):
     model = models.convolutional_autoencoder(pixels, filters, 5)
     assert model.autoencoder(np.zeros((2, pixels))).shape == (2, pixels)
@@ -87,13 +111,19 @@ def test_other_square_images_fit(pixels, filters):
 
 @pytest.mark.parametrize(("pixels", "filters"), [(784, (1, 1, 1)), (783, (1,)), (49, (4,))])
 def test_images_that_the_strides_do_not_divide_are_refused(pixels, filters):
-    with pytest.raises(StudyError, match=f"An image has {pixels} pixels; expected a square whose side is a multiple"):
+    with pytest.raises(
+        StudyError,
+        match=f"An image has {pixels} pixels; expected a square whose side is a multiple",
+    ):
         models.convolutional_autoencoder(pixels, filters, 5)
 
 
 @pytest.mark.parametrize("sizes", [{"filters": (0,)}, {"filters": (2.5,)}, {"latent_dim": 0}])
 def test_empty_convolutions_are_refused(sizes):
-    with pytest.raises(StudyError, match="expected a whole number of at least 1: change hidden, filters or latent_dim"):
+    with pytest.raises(
+        StudyError,
+        match="expected a whole number of at least 1: change hidden, filters or latent_dim",
+    ):
         models.convolutional_autoencoder(**sizes)
 
 
@@ -108,7 +138,7 @@ def test_every_weight_of_the_convolutional_autoencoder_learns(digits):
 def test_saved_convolutional_model_is_the_same(digits, tmp_path):
     model = models.convolutional_autoencoder(784, (3, 4), 5).autoencoder
     model.save(tmp_path / "conv.keras")
-    loaded = models.halves(keras.models.load_model(tmp_path / "conv.keras", safe_mode=True))
+    loaded = models.load(tmp_path / "conv.keras", safe_mode=True)
     x = digits.x_test[:5]
     np.testing.assert_array_equal(loaded.autoencoder(x), model(x))
     np.testing.assert_array_equal(loaded.decoder(loaded.encoder(x)), model(x))
@@ -148,7 +178,7 @@ def build(request):
 
 def described(autoencoder):
     """Classes, names and weights' shapes of all layers of both halves."""
-    both = [layer for half in models.halves(autoencoder)[1:] for layer in half.layers]
+    both = [layer for half in models.as_autoencoder(autoencoder)[1:] for layer in half.layers]
     return [(type(layer), layer.name, [w.shape for w in layer.get_weights()]) for layer in both]
 
 
@@ -163,14 +193,14 @@ def test_anew_has_the_same_layers_and_weights_of_its_own(build, tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     before = loaded.get_weights()
     keras.utils.set_random_seed(1)
-    first, second = models.anew(loaded), models.anew(loaded)
+    first, second = models.reinitialized(loaded), models.reinitialized(loaded)
     assert described(first) == described(second) == described(loaded)
     assert differ(first, loaded)
     assert differ(first, second)
     for a, b in zip(before, loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     keras.utils.set_random_seed(1)
-    for a, b in zip(models.anew(loaded).get_weights(), first.get_weights(), strict=True):
+    for a, b in zip(models.reinitialized(loaded).get_weights(), first.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     # Glorot's range, as the builders draw it
     for fresh, built in zip(first.get_weights(), build().get_weights(), strict=True):
@@ -181,7 +211,7 @@ def test_a_dense_one_anew_is_the_one_that_its_builder_gives(model):
     keras.utils.set_random_seed(3)
     expected = models.dense_autoencoder().autoencoder.get_weights()
     keras.utils.set_random_seed(3)
-    for a, b in zip(models.anew(model.autoencoder).get_weights(), expected, strict=True):
+    for a, b in zip(models.reinitialized(model.autoencoder).get_weights(), expected, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -212,7 +242,8 @@ def test_stacked_ones_learn_from_their_own_images_only(build, digits):
 
 
 @pytest.mark.parametrize(
-    ("name", "stacked"), [("conv", models.stacked), ("vae", models.stacked), ("vae", models._branches)]
+    ("name", "stacked"),
+    [("conv", models.stacked), ("vae", models.stacked), ("vae", models._branches)],
 )
 def test_the_loss_of_stacked_ones_is_the_mean_of_their_losses(digits, name, stacked):
     """With the divergences, which are losses of layers and not of the output."""
@@ -233,11 +264,16 @@ def test_unlike_ones_are_not_stacked():
         with pytest.raises(StudyError, match="different layers"):
             models.stacked([BUILDERS[one](), BUILDERS[other]()])
     with pytest.raises(StudyError, match="different layers"):
-        models.stacked([BUILDERS["conv"](), models.convolutional_autoencoder(filters=(3, 5), latent_dim=6).autoencoder])
+        models.stacked(
+            [
+                BUILDERS["conv"](),
+                models.convolutional_autoencoder(filters=(3, 5), latent_dim=6).autoencoder,
+            ]
+        )
 
 
 def test_last_hidden_and_mean_encoder_of_each(build, digits):
-    encoder, x = models.halves(build()).encoder, digits.x_test[:20]
+    encoder, x = models.as_autoencoder(build()).encoder, digits.x_test[:20]
     hidden, mean = models.last_hidden(encoder), models.mean_encoder(encoder)
     assert hidden.output_shape == (None, {"encoder_2": 20, "to_row": 196}[hidden.layers[-1].name])
     codes = encoder.predict(x, verbose=0)
@@ -272,12 +308,12 @@ def binary_loss(model, x, training=True):
 def test_divergence_by_hand_and_by_simulation():
     mean, log_variance = np.array([[0.5, -1.0]]), np.log([[0.25, 2.0]])
     by_hand = (0.25 + 0.25 - 1 - np.log(0.25) + 1 + 2 - 1 - np.log(2)) / 2
-    found = float(models.gaussian_divergence(mean, log_variance)[0])
+    found = float(models.gaussian_kl(mean, log_variance)[0])
     assert found == pytest.approx(by_hand)
     z = mean + np.exp(log_variance / 2) * np.random.default_rng(0).normal(size=(200_000, 2))
     own, prior = norm(mean, np.exp(log_variance / 2)).logpdf(z), norm.logpdf(z)
     assert found == pytest.approx((own - prior).sum(axis=1).mean(), abs=0.02)
-    assert float(models.gaussian_divergence(np.zeros((1, 4)), np.zeros((1, 4)))[0]) == 0
+    assert float(models.gaussian_kl(np.zeros((1, 4)), np.zeros((1, 4)))[0]) == 0
 
 
 def test_codes_are_drawn_in_training_and_means_otherwise():
@@ -294,7 +330,9 @@ def test_codes_are_drawn_in_training_and_means_otherwise():
 def test_the_loss_is_the_negative_elbo_and_does_not_pile_up(vae, digits):
     x = np.round(digits.x_test[:50])
     first, _ = binary_loss(vae.autoencoder, x, training=False)
-    mean, log_variance = np.split(vae.encoder.get_layer("posterior")(last_hidden_of(vae, x)).numpy(), 2, axis=1)
+    mean, log_variance = np.split(
+        vae.encoder.get_layer("posterior")(last_hidden_of(vae, x)).numpy(), 2, axis=1
+    )
     y = vae.autoencoder(x).numpy()
     reconstruction = (x * np.log(y) + (1 - x) * np.log(1 - y)).sum(axis=1)
     kl = (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(axis=1) / 2
@@ -314,7 +352,8 @@ def test_gradients_reach_every_part_and_are_right(vae, digits):
     assert all(np.abs(g).max() > 0 for g in gradient)
     weights, rng = [v.numpy() for v in model.trainable_variables], np.random.default_rng(0)
     way = [
-        rng.normal(size=w.shape) * np.linalg.norm(g) / np.sqrt(g.size) for w, g in zip(weights, gradient, strict=True)
+        rng.normal(size=w.shape) * np.linalg.norm(g) / np.sqrt(g.size)
+        for w, g in zip(weights, gradient, strict=True)
     ]
     way = [a + g for a, g in zip(way, gradient, strict=True)]  # not across the slope
     ends = []
@@ -330,7 +369,7 @@ def test_gradients_reach_every_part_and_are_right(vae, digits):
 def test_a_saved_vae_is_loaded_safely(vae, digits, tmp_path):
     x = digits.x_test[:5]
     vae.autoencoder.save(tmp_path / "vae.keras")
-    loaded = models.halves(keras.models.load_model(tmp_path / "vae.keras", safe_mode=True))
+    loaded = models.load(tmp_path / "vae.keras", safe_mode=True)
     np.testing.assert_array_equal(loaded.encoder(x), vae.encoder(x))
     np.testing.assert_array_equal(loaded.autoencoder(x), vae.autoencoder(x))
     assert code(loaded).weight == 1 / 784
@@ -339,7 +378,7 @@ def test_a_saved_vae_is_loaded_safely(vae, digits, tmp_path):
 
 def test_a_vae_made_anew_has_its_layers_and_other_weights(vae, digits):
     keras.utils.set_random_seed(1)
-    other = models.halves(models.anew(vae.autoencoder))
+    other = models.as_autoencoder(models.reinitialized(vae.autoencoder))
     assert code(other).weight == code(vae).weight
     assert not np.allclose(other.encoder(digits.x_test[:5]), vae.encoder(digits.x_test[:5]))
 
@@ -351,7 +390,9 @@ def test_stacked_vaes_have_the_gradients_of_single_ones(digits):
         keras.utils.set_random_seed(i)
         singles.append(models.variational_autoencoder(hidden=(8,), latent_dim=2))
         bias = singles[i].encoder.get_layer("posterior").bias
-        bias.assign([0, 0, -40, -40])  # codes without spread: what is drawn is no longer a matter of chance
+        bias.assign(
+            [0, 0, -40, -40]
+        )  # codes without spread: what is drawn is no longer a matter of chance
         loss, gradient = binary_loss(singles[i].autoencoder, x[:, i])
         losses.append(loss)
         gradients.append(gradient)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-PLAIN = training.Settings(epochs=4, batch_size=100, compiler="none")  # without XLA, a small network starts sooner
+PLAIN = training.Settings(
+    epochs=4, batch_size=100, compiler="none"
+)  # without XLA, a small network starts sooner
 
 
 def network(seed=7):
@@ -20,10 +22,12 @@ def network(seed=7):
     return models.dense_autoencoder(hidden=(16,), latent_dim=4).autoencoder
 
 
-def fit(digits, model=None, settings=PLAIN, more=(), state_folder=None, task=None):
+def fit(digits, model=None, settings=PLAIN, more=(), checkpoint_folder=None, task=None):
     """Train a small network; its weights as one vector, and the history."""
     model, task = model or network(), task or training.Reconstruct()
-    history = training.fit(model, digits.pixels_train, digits.pixels_val, settings, more, state_folder, task)
+    history = training.fit(
+        model, digits.pixels_train, digits.pixels_val, settings, more, checkpoint_folder, task
+    )
     return flat(model), history
 
 
@@ -51,7 +55,9 @@ def test_training_lowers_the_loss_and_keeps_its_history(digits):
     assert set(history.history) == {"loss", "val_loss"}
     assert history.history["loss"] == sorted(history.history["loss"], reverse=True)
     predicted = model.predict(digits.x_val, verbose=0)
-    assert metrics.bce(digits.x_val, predicted).mean() == pytest.approx(history.history["val_loss"][-1], rel=1e-5)
+    assert metrics.bce(digits.x_val, predicted).mean() == pytest.approx(
+        history.history["val_loss"][-1], rel=1e-5
+    )
 
 
 def test_bytes_train_like_floats_bit_for_bit(digits):
@@ -97,10 +103,14 @@ def test_same_seed_same_weights(digits):
 
 
 def test_every_epoch_is_a_permutation_of_its_own():
-    (_, first), (_, second) = training._epochs(1000, training.Settings(epochs=2)).as_numpy_iterator()
+    (_, first), (_, second) = training._epochs(
+        1000, training.Settings(epochs=2)
+    ).as_numpy_iterator()
     assert sorted(first) == sorted(second) == list(range(1000))
     assert (first == second).mean() < 0.02
-    ((seed, late),) = training._epochs(1000, training.Settings(epochs=2, seed=7), first=1).as_numpy_iterator()
+    ((seed, late),) = training._epochs(
+        1000, training.Settings(epochs=2, seed=7), first=1
+    ).as_numpy_iterator()
     assert list(seed) == [7, 1]
     assert not np.array_equal(late, second)
     ((_, late),) = training._epochs(1000, training.Settings(epochs=2), first=1).as_numpy_iterator()
@@ -126,9 +136,13 @@ def test_denoising_shows_noise_and_asks_for_the_clean_image():
     levels = (shown - middle).std(axis=1)
     assert 0 <= levels.min() < 0.01
     assert 0.19 < levels.max() < 0.22
-    np.testing.assert_allclose(levels.mean(), 0.1, atol=0.005)  # of a uniform distribution from 0 to 0.2
+    np.testing.assert_allclose(
+        levels.mean(), 0.1, atol=0.005
+    )  # of a uniform distribution from 0 to 0.2
     np.testing.assert_allclose((shown - middle).mean(), 0, atol=0.001)
-    np.testing.assert_allclose((training.Denoise(0.1, 0.1)(middle, SEED)[0] - middle).numpy().std(), 0.1, rtol=0.01)
+    np.testing.assert_allclose(
+        (training.Denoise(0.1, 0.1)(middle, SEED)[0] - middle).numpy().std(), 0.1, rtol=0.01
+    )
     shown = training.Denoise(1.0, 1.0)(GREY, SEED)[0].numpy()
     assert shown.min() == 0
     assert shown.max() == 1
@@ -147,24 +161,32 @@ def test_binary_images_have_the_grey_values_as_probabilities():
 
 @pytest.mark.parametrize("task", [training.Denoise(), training.Binarise()])
 def test_a_tasks_randomness_follows_its_seed(task):
-    first, again, other = (np.asarray(task(GREY, np.array(s, "int32"))[0]) for s in ([1, 2], [1, 2], [1, 3]))
+    first, again, other = (
+        np.asarray(task(GREY, np.array(s, "int32"))[0]) for s in ([1, 2], [1, 2], [1, 3])
+    )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 @pytest.mark.parametrize(("least", "most"), [(0.5, 0.1), (-0.1, 0.1), (0.0, np.inf)])
 def test_impossible_noise_is_refused(least, most):
-    with pytest.raises(StudyError, match="expected two standard deviations of at least 0, the smaller first"):
+    with pytest.raises(
+        StudyError, match="expected two standard deviations of at least 0, the smaller first"
+    ):
         training.Denoise(least, most)
 
 
 @pytest.mark.parametrize("compiler", ["xla", "none"])
 def test_every_epoch_and_step_draws_anew_and_validation_does_not(digits, compiler):
     """A network that draws what it is shown has the noise itself as its loss."""
-    seen = keras.Sequential([keras.Input((784,)), keras.layers.Dense(784, use_bias=False, activation=lambda x: x)])
+    seen = keras.Sequential(
+        [keras.Input((784,)), keras.layers.Dense(784, use_bias=False, activation=lambda x: x)]
+    )
     seen.set_weights([np.eye(784)])
     still = training.Settings(4, 300, 1e-30, compiler=compiler)
-    fitted = training.fit(seen, digits.pixels_train, digits.pixels_val, still, task=training.Denoise(0.3, 0.3))
+    fitted = training.fit(
+        seen, digits.pixels_train, digits.pixels_val, still, task=training.Denoise(0.3, 0.3)
+    )
     assert len(set(fitted.history["loss"])) == 4
     assert len(set(fitted.history["val_loss"])) == 1
 
@@ -176,7 +198,9 @@ def test_training_on_noise_is_worth_it_on_noise(digits):
     for task in (training.Reconstruct(), noisy):
         keras.utils.set_random_seed(0)
         model = models.dense_autoencoder(hidden=(64,), latent_dim=32).autoencoder
-        training.fit(model, digits.pixels_train, digits.pixels_val, training.Settings(15, 50), task=task)
+        training.fit(
+            model, digits.pixels_train, digits.pixels_val, training.Settings(15, 50), task=task
+        )
         errors.append(np.square(model.predict(x, verbose=0) - digits.x_test).mean())
     assert errors[1] < 0.9 * errors[0]
 
@@ -186,7 +210,9 @@ def test_training_on_noise_is_worth_it_on_noise(digits):
 
 def convolutional():
     image = keras.layers.Reshape((28, 28, 1))
-    inside = keras.Sequential([image, keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")])
+    inside = keras.Sequential(
+        [image, keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")]
+    )
     return keras.Sequential([keras.Input((784,)), inside, keras.layers.Flatten()])
 
 
@@ -211,9 +237,13 @@ def test_the_choice_of_compiler_can_be_overridden(digits):
 
 def test_keras_callbacks_see_epochs_and_the_model_itself(digits, tmp_path):
     model = network()
-    plateau = keras.callbacks.ReduceLROnPlateau(monitor="val_loss", min_delta=10, patience=1, factor=0.5, min_lr=1e-6)
+    plateau = keras.callbacks.ReduceLROnPlateau(
+        monitor="val_loss", min_delta=10, patience=1, factor=0.5, min_lr=1e-6
+    )
     more = [
-        keras.callbacks.ModelCheckpoint(tmp_path / "best.keras", monitor="val_loss", save_best_only=True),
+        keras.callbacks.ModelCheckpoint(
+            tmp_path / "best.keras", monitor="val_loss", save_best_only=True
+        ),
         keras.callbacks.CSVLogger(tmp_path / "log.csv"),
         keras.callbacks.TensorBoard(tmp_path / "board"),
         plateau,
@@ -229,7 +259,9 @@ def test_keras_callbacks_see_epochs_and_the_model_itself(digits, tmp_path):
 
 
 def test_early_stopping_stops_and_restores(digits):
-    early = keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=10, patience=2, restore_best_weights=True)
+    early = keras.callbacks.EarlyStopping(
+        monitor="val_loss", min_delta=10, patience=2, restore_best_weights=True
+    )
     weights, history = fit(digits, more=[early])
     assert history.epoch == [0, 1, 2]
     once, _ = fit(digits, settings=training.Settings(1, 100, compiler="none"))
@@ -238,7 +270,9 @@ def test_early_stopping_stops_and_restores(digits):
 
 def test_a_schedule_counts_adam_steps(digits):
     model = network()
-    schedule = keras.optimizers.schedules.CosineDecay(1e-3, decay_steps=24)  # two epochs of 12 steps
+    schedule = keras.optimizers.schedules.CosineDecay(
+        1e-3, decay_steps=24
+    )  # two epochs of 12 steps
     fit(digits, model, training.Settings(3, 100, schedule, compiler="none"))
     assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
@@ -263,8 +297,8 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(digits, tmp_path, capsys
     expected, expected_history = fit(digits)
     for at in (0, 2, 3):  # at 0 there is nothing yet to go on from
         with pytest.raises(KeyboardInterrupt):
-            fit(digits, more=[Interrupt(at)], state_folder=tmp_path)
-    weights, history = fit(digits, more=[Interrupt(99)], state_folder=tmp_path)
+            fit(digits, more=[Interrupt(at)], checkpoint_folder=tmp_path)
+    weights, history = fit(digits, more=[Interrupt(99)], checkpoint_folder=tmp_path)
     np.testing.assert_array_equal(weights, expected)
     assert history.history == expected_history.history
     assert history.epoch == [0, 1, 2, 3]
@@ -280,13 +314,15 @@ def variational():
 
 
 @pytest.mark.parametrize(
-    ("build", "task"), [(network, training.Denoise()), (variational, training.Binarise())], ids=["noise", "codes"]
+    ("build", "task"),
+    [(network, training.Denoise()), (variational, training.Binarise())],
+    ids=["noise", "codes"],
 )
 def test_what_is_drawn_goes_on_as_well(digits, tmp_path, build, task):
     expected, _ = fit(digits, build(), task=task)
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, build(), more=[Interrupt(2)], state_folder=tmp_path, task=task)
-    weights, _ = fit(digits, build(), more=[Interrupt(99)], state_folder=tmp_path, task=task)
+        fit(digits, build(), more=[Interrupt(2)], checkpoint_folder=tmp_path, task=task)
+    weights, _ = fit(digits, build(), more=[Interrupt(99)], checkpoint_folder=tmp_path, task=task)
     np.testing.assert_array_equal(weights, expected)
     plain, _ = fit(digits, build())
     assert not np.array_equal(weights, plain)
@@ -294,8 +330,8 @@ def test_what_is_drawn_goes_on_as_well(digits, tmp_path, build, task):
 
 def test_a_run_with_another_task_is_not_taken_up(digits, tmp_path, capsys):
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
-    fit(digits, more=[Interrupt(99)], state_folder=tmp_path, task=training.Denoise(0.0, 0.3))
+        fit(digits, more=[Interrupt(2)], checkpoint_folder=tmp_path)
+    fit(digits, more=[Interrupt(99)], checkpoint_folder=tmp_path, task=training.Denoise(0.0, 0.3))
     assert "differs in task" in capsys.readouterr().out
 
 
@@ -313,8 +349,8 @@ def test_the_same_model_goes_on_when_its_cell_is_run_again(digits, tmp_path, cap
     expected, _ = fit(digits)
     model = network()
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, model, more=[Late()], state_folder=tmp_path)
-    weights, history = fit(digits, model, more=[Late()], state_folder=tmp_path)
+        fit(digits, model, more=[Late()], checkpoint_folder=tmp_path)
+    weights, history = fit(digits, model, more=[Late()], checkpoint_folder=tmp_path)
     np.testing.assert_array_equal(weights, expected)
     assert history.epoch == [0, 1, 2, 3]
     assert "going on after epoch 2" in capsys.readouterr().out
@@ -330,7 +366,7 @@ class Kill(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if epoch == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-fit(data.load("digits"), more=[Kill()], state_folder=sys.argv[1])
+fit(data.load("digits"), more=[Kill()], checkpoint_folder=sys.argv[1])
 """
 
 
@@ -339,23 +375,27 @@ def test_a_killed_run_goes_on_to_the_same_weights(digits, tmp_path):
         """As in the killed process, but for the killing."""
 
     expected, _ = fit(digits)
-    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], cwd=os.path.dirname(os.path.dirname(__file__)))
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, tmp_path], cwd=os.path.dirname(os.path.dirname(__file__))
+    )
     assert killed.returncode == -signal.SIGKILL
     (state,) = tmp_path.glob("*.npz")
     (tmp_path / f".{state.name}.1.tmp").write_bytes(b"killed while writing")
-    weights, history = fit(digits, more=[Kill()], state_folder=tmp_path)
+    weights, history = fit(digits, more=[Kill()], checkpoint_folder=tmp_path)
     np.testing.assert_array_equal(weights, expected)
     assert len(history.epoch) == 4
 
 
 def test_what_callbacks_remember_is_kept_too(digits, tmp_path):
     def early():
-        return keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=10, patience=2, restore_best_weights=True)
+        return keras.callbacks.EarlyStopping(
+            monitor="val_loss", min_delta=10, patience=2, restore_best_weights=True
+        )
 
     expected, _ = fit(digits, more=[early(), Interrupt(99)])
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, more=[early(), Interrupt(2)], state_folder=tmp_path)
-    weights, history = fit(digits, more=[early(), Interrupt(99)], state_folder=tmp_path)
+        fit(digits, more=[early(), Interrupt(2)], checkpoint_folder=tmp_path)
+    weights, history = fit(digits, more=[early(), Interrupt(99)], checkpoint_folder=tmp_path)
     assert history.epoch == [0, 1, 2]
     np.testing.assert_array_equal(weights, expected)
 
@@ -367,11 +407,14 @@ def test_a_run_that_had_stopped_does_not_train_on(digits, tmp_path):
                 raise KeyboardInterrupt
 
     def callbacks(at):
-        return [keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=10, patience=1), Late(at)]
+        return [
+            keras.callbacks.EarlyStopping(monitor="val_loss", min_delta=10, patience=1),
+            Late(at),
+        ]
 
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, more=callbacks(50), state_folder=tmp_path)
-    _, history = fit(digits, more=callbacks(99), state_folder=tmp_path)
+        fit(digits, more=callbacks(50), checkpoint_folder=tmp_path)
+    _, history = fit(digits, more=callbacks(99), checkpoint_folder=tmp_path)
     assert history.epoch == [0, 1]
 
 
@@ -388,17 +431,17 @@ def test_a_run_that_had_stopped_does_not_train_on(digits, tmp_path):
 )
 def test_another_configuration_begins_anew_and_says_so(digits, tmp_path, capsys, change, said):
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+        fit(digits, more=[Interrupt(2)], checkpoint_folder=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, **{"more": [Interrupt(0)], **change}, state_folder=tmp_path)
+        fit(digits, **{"more": [Interrupt(0)], **change}, checkpoint_folder=tmp_path)
     assert f", at epoch 2, differs in {said}\n" in capsys.readouterr().out
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_other_images_begin_anew(digits, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+        fit(digits, more=[Interrupt(2)], checkpoint_folder=tmp_path)
     model = network()
     changed = digits.pixels_train.copy()
     changed[0, 0] ^= 1
@@ -409,37 +452,52 @@ def test_other_images_begin_anew(digits, tmp_path):
 
 def test_fewer_epochs_than_are_kept_are_refused(digits, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, more=[Interrupt(3)], state_folder=tmp_path)
+        fit(digits, more=[Interrupt(3)], checkpoint_folder=tmp_path)
     model, settings = network(), training.Settings(2, 100, compiler="none")
     before = model.get_weights()
-    with pytest.raises(StudyError, match="interrupted after epoch 3; expected one of at most 2: raise epochs"):
-        training.fit(model, digits.pixels_train, digits.pixels_val, settings, [Interrupt(99)], tmp_path)
+    with pytest.raises(
+        StudyError, match="interrupted after epoch 3; expected one of at most 2: raise epochs"
+    ):
+        training.fit(
+            model, digits.pixels_train, digits.pixels_val, settings, [Interrupt(99)], tmp_path
+        )
     assert len(list(tmp_path.iterdir())) == 1
-    for a, b in zip(before, model.get_weights(), strict=True):  # whoever removes the file begins anew with this model
+    for a, b in zip(
+        before, model.get_weights(), strict=True
+    ):  # whoever removes the file begins anew with this model
         np.testing.assert_array_equal(a, b)
 
 
 def test_more_epochs_go_on_from_a_shorter_run(digits, tmp_path):
     expected, _ = fit(digits)
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, settings=training.Settings(3, 100, compiler="none"), more=[Interrupt(2)], state_folder=tmp_path)
-    weights, _ = fit(digits, more=[Interrupt(99)], state_folder=tmp_path)
+        fit(
+            digits,
+            settings=training.Settings(3, 100, compiler="none"),
+            more=[Interrupt(2)],
+            checkpoint_folder=tmp_path,
+        )
+    weights, _ = fit(digits, more=[Interrupt(99)], checkpoint_folder=tmp_path)
     np.testing.assert_array_equal(weights, expected)
 
 
 def test_a_damaged_state_is_refused(digits, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+        fit(digits, more=[Interrupt(2)], checkpoint_folder=tmp_path)
     (state,) = tmp_path.iterdir()
     state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(StudyError, match="The kept state .* cannot be read .* remove it to begin anew"):
-        fit(digits, more=[Interrupt(2)], state_folder=tmp_path)
+    with pytest.raises(
+        StudyError, match="The kept state .* cannot be read .* remove it to begin anew"
+    ):
+        fit(digits, more=[Interrupt(2)], checkpoint_folder=tmp_path)
 
 
 def test_a_state_that_cannot_be_written_is_one_sentence(digits, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(StudyError, match="state after epoch 1 cannot be written.*make room, or train without one"):
-        fit(digits, state_folder=tmp_path / "file" / "state")
+    with pytest.raises(
+        StudyError, match="state after epoch 1 cannot be written.*make room, or train without one"
+    ):
+        fit(digits, checkpoint_folder=tmp_path / "file" / "state")
 
 
 # --- seen and stopped ------------------------------------------------------------------------------------------------
@@ -473,12 +531,17 @@ def test_a_notebook_keeps_no_progress(digits, monkeypatch):
 
 def test_divergence_ends_training_with_advice_and_the_last_good_state(digits, tmp_path):
     def diverging():
-        return keras.callbacks.LearningRateScheduler(lambda epoch, rate: float("inf") if epoch == 2 else rate)
+        return keras.callbacks.LearningRateScheduler(
+            lambda epoch, rate: float("inf") if epoch == 2 else rate
+        )
 
     expected, _ = fit(digits, settings=training.Settings(2, 100, compiler="none"))
     model = network()
-    with pytest.raises(StudyError, match="loss is nan after epoch 3; expected a finite number: lower learning_rate.*2"):
-        fit(digits, model, more=[diverging()], state_folder=tmp_path)
+    with pytest.raises(
+        StudyError,
+        match="loss is nan after epoch 3; expected a finite number: lower learning_rate.*2",
+    ):
+        fit(digits, model, more=[diverging()], checkpoint_folder=tmp_path)
     np.testing.assert_array_equal(flat(model), expected)
     (state,) = tmp_path.glob("*.npz")
     assert callbacks._read_state(state)[1]["epoch"] == 2
@@ -504,7 +567,9 @@ def test_settings_are_checked(settings, message):
 
 
 def test_batch_larger_than_data_is_refused(digits):
-    with pytest.raises(StudyError, match="batch_size is 1201 and there are 1200 training images.*lower batch_size"):
+    with pytest.raises(
+        StudyError, match="batch_size is 1201 and there are 1200 training images.*lower batch_size"
+    ):
         fit(digits, settings=training.Settings(1, 1201))
 
 
@@ -523,15 +588,23 @@ def vae(seed=7):
 
 def test_a_vae_learns(digits):
     settings = training.Settings(epochs=6, batch_size=50, compiler="none")
-    history = training.fit(vae(), digits.pixels_train, digits.pixels_val, settings, task=training.Binarise())
+    history = training.fit(
+        vae(), digits.pixels_train, digits.pixels_val, settings, task=training.Binarise()
+    )
     assert history.history["loss"] == sorted(history.history["loss"], reverse=True)
-    assert history.history["val_loss"][-1] < 0.9 * np.log(2)  # that of a grey page, with a code that tells nothing
+    assert history.history["val_loss"][-1] < 0.9 * np.log(
+        2
+    )  # that of a grey page, with a code that tells nothing
 
 
 def test_what_is_drawn_is_new_in_every_epoch(digits):
     """With a step size that moves nothing, only the draws tell one epoch from another."""
     model, settings = vae(), training.Settings(epochs=3, batch_size=400, learning_rate=1e-12)
-    history = training.fit(model, digits.pixels_train, digits.pixels_val, settings, task=training.Binarise())
+    history = training.fit(
+        model, digits.pixels_train, digits.pixels_val, settings, task=training.Binarise()
+    )
     np.testing.assert_allclose(flat(model), flat(vae()), atol=1e-6)
     assert len(set(history.history["loss"])) == 3
-    assert len(set(history.history["val_loss"])) == 3  # the binary images are the same, the codes are not
+    assert (
+        len(set(history.history["val_loss"])) == 3
+    )  # the binary images are the same, the codes are not

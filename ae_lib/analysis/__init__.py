@@ -1,0 +1,1 @@
+"""Analyses of what the code is good for: one module per question of the later notebooks."""

@@ -1,0 +1,296 @@
+"""A notebook's view of its run folder: what it reads of earlier notebooks, and what it adds.
+
+``reports/<profile>/`` holds ``artifacts/<notebook>/`` with all that a notebook has made, and
+``figures/``. Nothing that a run has produced is lost to a later one that fails: a notebook writes
+into a stage of its own, and only `Run.finish` moves the files into place, one rename each.
+"""
+
+import contextlib
+import errno
+import io
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+from ae_lib import StudyError
+from ae_lib.metrics import Interval
+
+import matplotlib as mpl
+import pandas as pd
+from IPython.display import Image, display
+
+PROJECT = Path(__file__).parents[1]
+REFERENCE = PROJECT / "reports" / "reference"
+RESULTS = "results.json"  # a notebook's metrics, headline and claims, among its artifacts
+WIDE = 0.1  # a tolerance above this share of the value says little
+
+# The trained models that a notebook may be given by its parameter ``model``, and who trains each.
+MODELS = {
+    "dense": "02_train",
+    "scheduled": "09_train_convolutional",
+    "wide": "09_train_convolutional",
+    "conv": "09_train_convolutional",
+    "conv30": "09_train_convolutional",
+    "denoising": "09_train_convolutional",
+    "denoising_conv": "09_train_convolutional",
+    "vae": "10_train_variational",
+}
+
+
+class Run:
+    """One notebook's view of the folder ``reports/<profile>/``.
+
+    Parameters
+    ----------
+    profile : str
+        The run's name.
+    notebook : str
+        The notebook that writes, e.g. ``"03_evaluate"``.
+
+    Raises
+    ------
+    StudyError
+        If the folder cannot be written.
+    """
+
+    def __init__(self, profile, notebook):
+        self.profile, self.notebook = profile, notebook
+        self.folder = reports_folder() / profile
+        # Another process may be running the same notebook: a stage belongs to one process.
+        self.stage = self.folder / f".{notebook}.{os.getpid()}.stage"
+        with explained_write_errors(self.folder):
+            shutil.rmtree(self.stage, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def __repr__(self):
+        return f"reports/{self.profile}, as seen by {self.notebook}"
+
+    def artifact(self, name):
+        """Path of ``<notebook>/<file>`` among the artifacts; `StudyError` if it is missing."""
+        path = self.folder / "artifacts" / name
+        if not path.is_file():
+            raise StudyError(
+                f"reports/{self.profile}/artifacts/{name} is missing; {self.notebook} needs it: "
+                f"run {name.partition('/')[0]} first."
+            )
+        return path
+
+    def model(self, name):
+        """Path of a trained model, by its name in `MODELS`; `StudyError` if there is none."""
+        return self.artifact(model_file(name))
+
+    def metrics_of(self, notebook):
+        """The metrics of an earlier notebook, name to `ae_lib.metrics.Interval`."""
+        entries = read_json(self.artifact(f"{notebook}/{RESULTS}"))["metrics"]
+        return {name: from_json(entry) for name, entry in entries.items()}
+
+    def reference(self):
+        """The published metrics of this profile, as `reference` gives them."""
+        return reference(self.profile)
+
+    def new_artifact(self, name):
+        """Path to which this notebook writes a file called ``name``."""
+        return self._staged(f"artifacts/{self.notebook}", name)
+
+    def show(self, name, figure):
+        """Save a figure as PNG and SVG, and display the PNG with its caption as alternative text."""
+        png, caption = io.BytesIO(), figure.get_label()
+        # Without date and with fixed ids, the same figure gives the same bytes.
+        with mpl.rc_context({"svg.hashsalt": name}), explained_write_errors(self.folder):
+            figure.savefig(png, format="png", metadata={"Description": caption})
+            described = {"Date": None, "Description": caption}
+            figure.savefig(self._staged("figures", f"{name}.svg"), metadata=described)
+            self._staged("figures", f"{name}.png").write_bytes(png.getvalue())
+        display(Image(png.getvalue(), alt=caption))
+
+    def finish(self, metrics, claims=(), headline=()):
+        """Publish what this notebook wrote together with its metrics.
+
+        It may be called again, as people do in JupyterLab: what was staged since then is published.
+
+        Parameters
+        ----------
+        metrics : dict
+            Names ``<model>.<split>.<metric>`` to numbers or `ae_lib.metrics.Interval`.
+        claims : sequence of (claim, measured, baseline, verdict)
+            For the report's front page. What is measured, and the baseline, are names of metrics,
+            or shown as their ``str``.
+        headline : sequence of str
+            Metrics that stand in a table of results; those that a claim names are added. Only these
+            are published and compared with the published value.
+
+        Returns
+        -------
+        Comparison
+            Of the headline metrics with the reference.
+
+        Raises
+        ------
+        StudyError
+            If a headline metric is not among the metrics, or the folder cannot be written.
+        """
+        metrics = {name: as_interval(value) for name, value in metrics.items()}
+        claims = [[str(part) for part in row] for row in claims]
+        named = [part for row in claims for part in row[1:3] if part in metrics]
+        if missing := [name for name in headline if name not in metrics]:
+            raise StudyError(
+                f"The headline of {self.notebook} names {missing[0]}, which is not among its "
+                "metrics; expected only measured ones: add it, or leave it out."
+            )
+        headline = sorted({*headline, *named})
+        entries = {name: to_json(value) for name, value in metrics.items()}
+        with explained_write_errors(self.folder):
+            results = {"metrics": entries, "headline": headline, "claims": claims}
+            write_json(self.new_artifact(RESULTS), results)
+            self._publish()
+        return Comparison({name: metrics[name].value for name in headline}, self.reference())
+
+    def _staged(self, part, name):
+        with explained_write_errors(self.folder):
+            (self.stage / part).mkdir(parents=True, exist_ok=True)
+        return self.stage / part / name
+
+    def _publish(self):
+        files = sorted(path for path in self.stage.rglob("*") if path.is_file())
+        files.sort(key=lambda path: path.name == RESULTS)  # last: now it is finished
+        for path in files:
+            target = self.folder / path.relative_to(self.stage)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(target)
+        shutil.rmtree(self.stage)
+
+
+class Comparison:
+    """Measured metrics beside their published values.
+
+    Its representation is fixed text, so that a stored notebook can be compared to the letter; the
+    measured numbers are in `table`. A metric that is not published is not compared.
+    """
+
+    def __init__(self, metrics, reference):
+        compared = {name: value for name, value in metrics.items() if name in reference}
+        self.table = pd.DataFrame(
+            [
+                (value, *(reference[n][k] for k in ("value", "tolerance")))
+                for n, value in compared.items()
+            ],
+            columns=["measured", "reference", "tolerance"],
+            index=pd.Index(compared, name="metric"),
+            dtype="float64",
+        )
+        distance = (self.table["measured"] - self.table["reference"]).abs()
+        self.table["within"] = distance <= self.table["tolerance"]
+        self.has_reference = bool(reference)
+
+    @property
+    def summary(self):
+        """The comparison in one sentence."""
+        if not self.has_reference:
+            return "There is no reference for this profile to compare with."
+        wide = (self.table["tolerance"] > WIDE * self.table["reference"].abs()).sum()
+        return (
+            f"reproduced {self.table['within'].sum()} of {len(self.table)} headline metrics "
+            f"({wide} of them with a tolerance above {WIDE:.0%} of the value)"
+        )
+
+    def __repr__(self):
+        outside = [
+            f"{name} is OUTSIDE its tolerance: {row.measured:.6g}, reference {row.reference:.6g} "
+            f"± {row.tolerance:.2g}"
+            for name, row in self.table[~self.table["within"]].iterrows()
+        ]
+        return "\n".join([*outside, self.summary])
+
+
+def reports_folder():
+    """Where runs live: ``$AE_REPORTS_DIR``, or ``reports/`` of the project."""
+    return Path(os.environ.get("AE_REPORTS_DIR") or PROJECT / "reports")
+
+
+def model_file(name):
+    """The artifact ``<notebook>/<file>`` that holds a model of `MODELS`."""
+    if name not in MODELS:
+        raise StudyError(
+            f"There is no model {name!r}; expected one of {', '.join(MODELS)}: change it."
+        )
+    return f"{MODELS[name]}/{name}.keras"
+
+
+def reference(profile):
+    """The published metrics of a profile, name to value and tolerance; empty if there are none."""
+    path = REFERENCE / f"{profile}.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def sweep_files(name):
+    """Where a sweep's results stand, a row for each trial: this machine's, the published ones."""
+    own = reports_folder() / "sweeps" / name / "results.csv"
+    return own, REFERENCE / "sweeps" / f"{name}.csv"
+
+
+def sweep_table(name):
+    """The first of `sweep_files` that exists; `StudyError` if neither does."""
+    path = next((path for path in sweep_files(name) if path.is_file()), None)
+    if path is None:
+        raise StudyError(
+            f"There are no results of the sweep {name!r}: run make sweep SWEEP={name} first."
+        )
+    return path
+
+
+def as_interval(value):
+    """A number as an `ae_lib.metrics.Interval` without ends; an interval as it is."""
+    return value if isinstance(value, Interval) else Interval(float(value), math.nan, math.nan)
+
+
+def to_json(interval):
+    """A metric as it stands in a file: ``value``, and ``low`` and ``high`` if it has ends."""
+    entry = {"value": interval.value, "low": interval.low, "high": interval.high}
+    # JSON has no NaN: null is a value that could not be computed, an end that is missing is left out.
+    known = {key: number if math.isfinite(number) else None for key, number in entry.items()}
+    return {key: number for key, number in known.items() if key == "value" or number is not None}
+
+
+def from_json(entry):
+    """The inverse of `to_json`."""
+    ends = (entry.get(key) for key in ("value", "low", "high"))
+    return Interval(*(math.nan if end is None else end for end in ends))
+
+
+def read_json(path):
+    """The content of a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_json(path, content):
+    """Write sorted, indented JSON; `ValueError` for NaN, which JSON does not have."""
+    options = {"indent": 2, "sort_keys": True, "ensure_ascii": False, "allow_nan": False}
+    write_bytes(path, (json.dumps(content, **options) + "\n").encode())
+
+
+def write_bytes(path, content):
+    """Write a file so that a reader finds either the old content or the new, never a part."""
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def explained_write_errors(folder):
+    """Turn a full disk or a missing permission into one sentence; any other error stays itself."""
+    advice = {
+        "make room": {errno.ENOSPC, errno.EDQUOT},
+        "change its permissions": {errno.EACCES, errno.EPERM, errno.EROFS},
+    }
+    try:
+        yield
+    except OSError as error:
+        what = next((text for text, codes in advice.items() if error.errno in codes), None)
+        if what is None:
+            raise
+        raise StudyError(
+            f"{folder} cannot be written ({error.strerror}); expected a writable folder with some "
+            f"50 MB free: {what}, or set AE_REPORTS_DIR to another folder."
+        ) from error

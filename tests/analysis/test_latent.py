@@ -1,0 +1,185 @@
+"""Neighbours, probes and codes against answers known by other means."""
+
+import warnings
+
+from ae_lib import StudyError, metrics
+from ae_lib.analysis import latent
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.decomposition import PCA
+from sklearn.neighbors import KNeighborsClassifier
+
+
+@pytest.fixture
+def codes():
+    return np.random.default_rng(0).normal(size=(80, 5)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def pca(digits):
+    return PCA(6, svd_solver="covariance_eigh").fit(digits.x_train)
+
+
+def test_neighbours_are_the_nearest(codes):
+    found = latent.neighbours(codes, codes[:9] + 0.1, 4)
+    np.testing.assert_array_equal(found, np.argsort(cdist(codes[:9] + 0.1, codes))[:, :4])
+
+
+def test_other_neighbours_leave_the_point_out(codes):
+    distances = cdist(codes, codes)
+    np.fill_diagonal(distances, np.inf)
+    np.testing.assert_array_equal(latent.other_neighbours(codes, 3), np.argsort(distances)[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("find", "k", "most"),
+    [
+        (lambda codes, k: latent.neighbours(codes, codes, k), 81, 80),
+        (lambda codes, k: latent.neighbours(codes, codes, k), 0, 80),
+        (latent.other_neighbours, 80, 79),
+    ],
+)
+def test_too_many_neighbours_are_refused(codes, find, k, most):
+    with pytest.raises(
+        StudyError, match=f"{k} neighbours are asked for .* expected 1 to {most}: lower k"
+    ):
+        find(codes, k)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_vote_is_scikit_learns_classifier(digits, k):
+    expected = KNeighborsClassifier(k).fit(digits.x_train, digits.y_train).predict(digits.x_test)
+    found = latent.neighbours(digits.x_train, digits.x_test, 5)
+    np.testing.assert_array_equal(latent.vote(digits.y_train, found[:, :k]), expected)
+
+
+def test_vote_and_purity_of_known_neighbours():
+    labels, found = (
+        np.array([7, 7, 3, 3, 9]),
+        np.array([[0, 1, 2], [4, 2, 3], [0, 2, 4], [4, 3, 2]]),
+    )
+    np.testing.assert_array_equal(
+        latent.vote(labels, found), [7, 3, 3, 3]
+    )  # of three different ones the smallest
+    np.testing.assert_allclose(latent.purity(labels, found), [2 / 3, 2 / 3, 1 / 3, 2 / 3])
+
+
+def test_linear_probe_does_not_see_the_scale_of_a_feature(digits, pca):
+    codes = pca.transform(digits.x_train)
+    stretched = codes * np.array([1, 10, 100, 1e3, 1e-3, 1e-2], "float32")
+    first, second = (
+        latent.linear_probe(x, digits.y_train).predict_proba(x) for x in (codes, stretched)
+    )
+    np.testing.assert_allclose(first, second, atol=1e-3)
+
+
+def test_linear_probe_is_at_the_least_of_its_loss(digits, pca):
+    """The gradient of the penalised loss, computed here from its formula, is nearly 0."""
+    x, y, c = pca.transform(digits.x_train).astype("float64"), digits.y_train, 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe = latent.linear_probe(x, y, c, tolerance=1e-6)
+    residual = probe.predict_proba(x) - np.eye(10)[y]
+    gradient = probe[0].transform(x).T @ residual + probe[1].coef_.T / c
+    assert np.abs(gradient).max() / len(x) < 2e-6
+
+
+def test_one_class_is_refused(codes):
+    same = np.full(80, 4)
+    for call in (lambda: latent.linear_probe(codes, same), lambda: latent.unlike_pairs(same, 3)):
+        with pytest.raises(StudyError, match="All 80 labels are 4; expected at least two classes"):
+            call()
+
+
+def test_pixel_metric_undoes_any_linear_map_of_pcas_codes(digits, pca):
+    """PCA's codes have the scale of pixels, so that the metric must find their distances again, however mixed."""
+    codes = pca.transform(digits.x_train)
+    mixed = (codes @ np.random.default_rng(1).normal(size=(6, 6)) + 3).astype("float32")
+    found = cdist(*(2 * [(mixed @ latent.pixel_metric(mixed, digits.x_train))[:50]]))
+    np.testing.assert_allclose(found, cdist(codes[:50], codes[:50]), rtol=1e-3, atol=1e-3)
+
+
+def test_units_of_pca(digits, pca):
+    table = latent.units(pca.transform(digits.x_train))
+    np.testing.assert_allclose(
+        table["share"], pca.explained_variance_ / pca.explained_variance_.sum(), rtol=1e-4
+    )
+    np.testing.assert_allclose(table["std"], np.sqrt(pca.explained_variance_), rtol=1e-3)
+    assert table["max_correlation"].max() < 1e-3
+
+
+def test_units_of_a_code_with_copies():
+    x = np.random.default_rng(2).normal(size=1000)
+    table = latent.units(np.stack([x, -3 * x + 1, np.zeros(1000)], axis=1))
+    np.testing.assert_allclose(table["max_correlation"], [1, 1, 0], atol=1e-9)
+    np.testing.assert_allclose(table["mean_correlation"], [0.5, 0.5, 0], atol=1e-9)
+    np.testing.assert_allclose(table["share"], [0.1, 0.9, 0])
+
+
+def test_effective_dimensions():
+    x = np.random.default_rng(3).normal(size=(20000, 4))
+    assert latent.effective_dimensions(x) == pytest.approx(4, rel=0.01)
+    assert latent.effective_dimensions(x[:, :1] * np.ones(4)) == pytest.approx(1)
+    assert latent.effective_dimensions(x * np.sqrt([2, 1, 1, 0])) == pytest.approx(16 / 6, rel=0.02)
+
+
+def test_tsne_is_seeded_and_keeps_clusters():
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1, 2], 30)
+    codes = (10 * np.eye(3)[labels] + rng.normal(size=(90, 3))).astype("float32")
+    points = latent.tsne(codes, perplexity=10, max_iter=300)
+    np.testing.assert_array_equal(points, latent.tsne(codes, perplexity=10, max_iter=300))
+    assert (latent.vote(labels, latent.other_neighbours(points, 5)) == labels).mean() > 0.95
+
+
+def test_cost_of_pcas_units_is_their_variance(digits, pca):
+    x = digits.x_train
+    found = latent.unit_costs(pca.inverse_transform, x, pca.transform(x), np.zeros(6, "float32"))
+    assert found.shape == (len(x), 6)
+    np.testing.assert_allclose(found.mean(axis=0), pca.explained_variance_, rtol=2e-3)
+
+
+def test_traversals_move_one_unit_each():
+    code, low, high = np.array([5.0, 6.0]), np.array([0.0, 1.0]), np.array([2.0, 3.0])
+    expected = [[[0, 6], [5, 1]], [[1, 6], [5, 2]], [[2, 6], [5, 3]]]
+    np.testing.assert_array_equal(latent.traversals(code, low, high, 3), expected)
+
+
+def test_unlike_pairs():
+    labels = np.array([0, 0, 0, 1, 2])
+    first, second = latent.unlike_pairs(labels, 4000, seed=5)
+    assert (labels[first] != labels[second]).all()
+    np.testing.assert_allclose(np.bincount(first) / 4000, 0.2, atol=0.03)
+    np.testing.assert_array_equal(latent.unlike_pairs(labels, 4000, seed=5), [first, second])
+    assert (latent.unlike_pairs(labels, 4000, seed=6) != [first, second]).any()
+
+
+def test_path_is_straight_and_keeps_its_ends(codes):
+    found = latent.path(codes[:3], codes[3:6], 5)
+    assert found.dtype == "float32"
+    np.testing.assert_array_equal(found[[0, -1]], [codes[:3], codes[3:6]])
+    np.testing.assert_allclose(found[2], (codes[:3] + codes[3:6]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.diff(found, axis=0), np.broadcast_to((codes[3:6] - codes[:3]) / 4, (4, 3, 5)), atol=1e-6
+    )
+
+
+def test_shared_ignores_the_order():
+    first, second = np.array([[1, 2, 3, 4], [1, 2, 3, 4]]), np.array([[4, 3, 2, 1], [4, 9, 8, 7]])
+    np.testing.assert_allclose(latent.shared(first, second), [1, 0.25])
+
+
+def test_level_is_within_the_margin_beyond_doubt():
+    rng = np.random.default_rng(6)
+    base = rng.normal(0, 1, 4000)
+    noise = rng.normal(0, 0.1, 4000)
+    assert latent.level(base + noise, base, margin=0.01)
+    assert not latent.level(base + noise, base, margin=0.001)
+    assert not latent.level(base + 0.02 + noise, base, margin=0.01)
+    assert not latent.level(base - 0.02 + noise, base, margin=0.01)
+    assert not latent.level(base[:50] + noise[:50], base[:50], margin=0.01), "too few to say"
+    # A difference beyond doubt that does not matter is level, which is what sets this apart from `metrics.better`.
+    assert latent.level(base + 0.006 + noise, base, margin=0.01)
+    assert metrics.better("psnr", base + 0.006 + noise, base) == "yes"
