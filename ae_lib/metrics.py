@@ -1,4 +1,4 @@
-"""Reconstruction errors per image, what they mean, and how sure one can be of their mean."""
+"""Reconstruction errors per image, the uncertainty of their means, and comparisons of means."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,6 @@ from scipy.stats import t as student
 
 EPSILON = 1e-7  # Keras's: predictions are clipped to [EPSILON, 1 - EPSILON] before the logarithm
 SCORES = ("bce", "excess_bce", "mse", "sse", "psnr", "ssim")
-HIGHER_IS_BETTER = {"psnr", "ssim", "accuracy"}
 
 
 @dataclass(frozen=True)
@@ -36,30 +35,27 @@ class Interval:
         return "yes" if self.low > 0 else "no" if self.high < 0 else "undecided"
 
     def above(self, other):
-        """Whether it lies above another: "yes", "no" if it lies below, "undecided" if they overlap or an end is NaN.
+        """Tell whether it lies above another: "undecided" if they overlap or an end is NaN.
 
-        For two independent means with 95 % intervals of equal width, "yes" and "no" are a test at 0.6 %, stricter than one
-        of the difference; the more so for means over the same images, whose errors rise and fall together. See Schenker and
-        Gentleman, "On judging the significance of differences by examining the overlap between confidence intervals", The
-        American Statistician 55(3), 2001.
+        For two independent means with 95 % intervals of equal width, "yes" and "no" are a test at
+        0.6 % (Schenker and Gentleman, "On judging the significance of differences by examining the
+        overlap between confidence intervals", The American Statistician 55(3), 2001).
         """
         return "yes" if self.low > other.high else "no" if self.high < other.low else "undecided"
 
 
 def bce(x, y, epsilon=EPSILON):
-    """Binary cross-entropy of predictions ``y`` for targets ``x``, in nats per pixel, one value per image.
-
-    Targets are grey, not binary, so its least possible value is not 0 but the targets' own `entropy`.
+    """Return the binary cross-entropy of each image, in nats per pixel.
 
     Parameters
     ----------
     x, y : float arrays, shape (n, d), in [0, 1]
-    epsilon : float
-        Predictions are clipped to [epsilon, 1 - epsilon].
+        Targets and predictions; these are clipped to [epsilon, 1 - epsilon].
 
     Returns
     -------
     float64 array, shape (n,)
+        Grey targets have a least possible value above 0: their `entropy`.
     """
     x = np.asarray(x, "float64")
     y = np.clip(np.asarray(y, "float64"), epsilon, 1 - epsilon)
@@ -67,61 +63,55 @@ def bce(x, y, epsilon=EPSILON):
 
 
 def entropy(x):
-    """Entropy of grey pixels read as probabilities, in nats per pixel, one value per image: the floor of `bce`.
+    """Return each image's entropy in nats per pixel, its pixels read as probabilities.
 
-    −x log x − (1 − x) log(1 − x), averaged over an image's pixels; a perfect reconstruction has exactly this BCE.
+    −x log x − (1 − x) log(1 − x), averaged over the pixels: the `bce` of a perfect reconstruction.
     """
     x = np.asarray(x, "float64")
     return (entr(x) + entr(1 - x)).mean(axis=1)
 
 
 def mse(x, y):
-    """Mean squared error per image: squared differences averaged over its pixels; float64, shape (n,)."""
+    """Return the mean squared error per pixel of each image; float64, shape (n,)."""
     return np.square(np.asarray(x, "float64") - y).mean(axis=1)
 
 
 def psnr(x, y):
-    """Peak signal-to-noise ratio per image, in decibels, for a peak of 1: −10 log10 of its `mse`."""
+    """Return each image's peak signal-to-noise ratio in decibels, −10 log10 of its `mse`."""
     with np.errstate(divide="ignore"):  # a perfect reconstruction has an infinite ratio
         return -10 * np.log10(mse(x, y))
 
 
 def ssim(x, y):
-    """Structural similarity per image, 1 for equal images; float64, shape (n,).
+    """Return the structural similarity of each image, 1 for equal ones; float64, shape (n,).
 
-    With the constants of Wang, Bovik, Sheikh and Simoncelli, "Image quality assessment: from error visibility to
-    structural similarity", IEEE TIP 13(4), 2004: Gaussian window of 11 pixels, σ 1.5, K1 0.01, K2 0.03.
+    Gaussian window of 11 pixels, σ 1.5, K1 0.01, K2 0.03, as in Wang, Bovik, Sheikh and Simoncelli,
+    "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13, 2004.
     """
     import ae_lib.quiet  # noqa: F401, I001
-    import tensorflow as tf
+    import tensorflow as tf  # here, so that notebooks without a network start at once
 
     pairs = [np.asarray(images, "float32").reshape(-1, SIDE, SIDE, 1) for images in (x, y)]
     return tf.image.ssim(*pairs, max_val=1.0).numpy().astype("float64")
 
 
 def score(x, y, epsilon=EPSILON):
-    """All reconstruction errors of predictions ``y`` for images ``x``.
+    """Return all reconstruction errors, one row per image, one column for each of `SCORES`.
 
     Parameters
     ----------
     x, y : float arrays, shape (n, 784)
-        x in [0, 1]; y may leave it, as PCA's does, and is clipped for BCE only.
+        Images, in [0, 1], and predictions; these may leave [0, 1], as PCA's do.
     epsilon : float
-        The clipping of BCE.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per image; columns `SCORES`. ``sse`` is summed over the 784 pixels, as in Hinton and Salakhutdinov
-        (2006); ``excess_bce`` is BCE minus the entropy floor of the same image.
+        Predictions are clipped to [epsilon, 1 - epsilon] for the BCE only.
     """
     cross_entropy, squared = bce(x, y, epsilon), mse(x, y)
     return pd.DataFrame(
         {
             "bce": cross_entropy,
-            "excess_bce": cross_entropy - entropy(x),
+            "excess_bce": cross_entropy - entropy(x),  # above the least possible one
             "mse": squared,
-            "sse": squared * x.shape[1],
+            "sse": squared * x.shape[1],  # as in Hinton and Salakhutdinov (2006)
             "psnr": psnr(x, y),
             "ssim": ssim(x, y),
         }
@@ -129,115 +119,78 @@ def score(x, y, epsilon=EPSILON):
 
 
 def interval(values, seed=0, resamples=1000):
-    """Mean of independent values with its 95 % percentile bootstrap interval.
+    """Return the mean of independent values with its 95 % percentile bootstrap interval.
 
-    Says how far the mean would move with another test set of the same size, not with another training seed.
+    Over test images, it says how far the mean would move with another test set of the same size,
+    not with another training seed. Source: Efron and Tibshirani, "An introduction to the
+    bootstrap", 1993, chapter 13.
 
     Parameters
     ----------
     values : float array, shape (n,)
+        With fewer than two values the ends are NaN; with none, so is the mean.
     seed : int
-        Of the resampling.
-    resamples : int
-
-    Returns
-    -------
-    Interval
-        With fewer than two values its ends are NaN; with none, its mean too.
-
-    References
-    ----------
-    Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
+        Seed of the bootstrap resampling.
     """
     values = np.asarray(values, "float64")
     if len(values) < 2:
         return Interval(float(values.sum()) if len(values) else np.nan, np.nan, np.nan)
-    result = bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=resamples,
-        method="percentile",
-        batch=50,
-        rng=np.random.default_rng(seed),
-    )
+    generator = np.random.default_rng(seed)
+    options = {"n_resamples": resamples, "method": "percentile", "batch": 50, "rng": generator}
+    result = bootstrap((values,), np.mean, **options)
     return Interval(float(values.mean()), *map(float, result.confidence_interval))
 
 
-def better(name, first, second, seed=0):
-    """Whether the first of two models has the better mean, from a paired bootstrap over the same images.
+def difference(first, second, seed=0):
+    """Return the `interval` of the mean of ``first - second``, paired image by image."""
+    return interval(np.asarray(first) - np.asarray(second), seed)
 
-    Returns
-    -------
-    "yes", "no", or "undecided" if the interval of the mean difference holds 0.
+
+def higher(first, second, seed=0):
+    """Tell whether the mean of ``first`` is above that of ``second``: "yes", "no", "undecided"."""
+    return difference(first, second, seed).verdict
+
+
+def lower(first, second, seed=0):
+    """Tell whether the mean of ``first`` is below that of ``second``: "yes", "no", "undecided"."""
+    return difference(second, first, seed).verdict
+
+
+def student_interval(mean, std, n, level=0.95):
+    """Return a mean of n ≥ 2 roughly normal values with its interval after Student.
+
+    ``std`` is the values' standard deviation, with n − 1 in the denominator.
     """
-    gain = np.asarray(first) - np.asarray(second)
-    return interval(gain if name in HIGHER_IS_BETTER else -gain, seed).verdict
-
-
-def student_interval(mean, spread, n, level=0.95):
-    """A mean with its interval after Student, for values that are few and roughly normal.
-
-    Parameters
-    ----------
-    mean, spread : float
-        Of the values; ``spread`` is their standard deviation, with n − 1 in the denominator.
-    n : int, at least 2
-    level : float
-
-    Returns
-    -------
-    Interval
-    """
-    half = spread / np.sqrt(n) * student.ppf((1 + level) / 2, n - 1)
+    half = std / np.sqrt(n) * student.ppf((1 + level) / 2, n - 1)
     return Interval(float(mean), float(mean - half), float(mean + half))
 
 
 def welch_interval(first, second, level=0.95):
-    """The difference between two means of independent values, with its interval after Welch.
+    """Return the difference of two means of independent values, with its interval after Welch.
 
-    Parameters
-    ----------
-    first, second : (mean, spread, n)
-        As for `student_interval`; the spreads and the numbers may differ.
-    level : float
-
-    Returns
-    -------
-    Interval
-        Of ``first`` less ``second``; without width if neither has a spread, with NaN ends if one of them is NaN.
-
-    References
-    ----------
-    Welch, "The generalization of 'Student's' problem when several different population variances are involved",
-    Biometrika 34, 1947.
+    ``first`` and ``second`` are (mean, std, n), as for `student_interval`. Source: Welch, "The
+    generalization of 'Student's' problem when several different population variances are
+    involved", Biometrika 34, 1947.
     """
-    variances = np.array([spread**2 / n for _, spread, n in (first, second)])
+    variances = np.array([std**2 / n for _, std, n in (first, second)])
     freedom = np.array([n - 1 for _, _, n in (first, second)])
-    difference, total = first[0] - second[0], variances.sum()
+    value, total = first[0] - second[0], variances.sum()
     half = total  # 0, or NaN
     if total > 0:
-        half = np.sqrt(total) * student.ppf(
-            (1 + level) / 2, total**2 / (variances**2 / freedom).sum()
-        )
-    return Interval(float(difference), float(difference - half), float(difference + half))
+        degrees = total**2 / (variances**2 / freedom).sum()
+        half = np.sqrt(total) * student.ppf((1 + level) / 2, degrees)
+    return Interval(float(value), float(value - half), float(value + half))
 
 
 def numbered(name, number):
-    """A part of a metric's name with a number in it, its decimal point as ``_``: ``step_0_6``."""
+    """Return a part of a metric's name with a number, its decimal point as ``_``: ``step_0_6``."""
     return f"{name}_{number:g}".replace(".", "_")
 
 
 def pareto_front(costs, errors):
-    """Which of several points no other one beats: none has a cost and an error as low, and one of the two lower.
+    """Tell which of n points no other beats: none is as low in both and lower in one.
 
-    Parameters
-    ----------
-    costs, errors : float arrays, shape (n,)
-        A point with a NaN beats nothing and is not on the front.
-
-    Returns
-    -------
-    bool array, shape (n,)
+    A point with a NaN beats nothing and is not on the front. Returns a bool array, shape (n,).
     """
     costs, errors = np.asarray(costs, "float64"), np.asarray(errors, "float64")
     no_worse = (costs[:, None] <= costs) & (errors[:, None] <= errors)

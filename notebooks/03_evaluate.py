@@ -111,9 +111,11 @@ table.fillna("")
 # or *no* if its 95 % interval leaves out 0, else *undecided*.
 
 # %%
+better = dict.fromkeys(metrics.SCORES, metrics.lower)
+better |= {"psnr": metrics.higher, "ssim": metrics.higher}
 verdicts = {
-    name: metrics.better(name, scores[model][name], scores["pca_clipped"][name], seed)
-    for name in metrics.SCORES
+    name: compare(scores[model][name], scores["pca_clipped"][name], seed)
+    for name, compare in better.items()
 }
 pd.Series(verdicts, name="autoencoder better than PCA, cut").to_frame().rename_axis(
     columns=images.title

@@ -370,7 +370,7 @@ for number, (file, (values, what, ylabel)) in enumerate(measures.items(), 9):
 
 # %%
 for name in (blend, fade):
-    verdict = metrics.better("sse", away[own][middle], away[name][middle], seed)
+    verdict = metrics.lower(away[own][middle], away[name][middle], seed)
     print(f"half way, decoded is nearer to a training image than the {name}: {verdict}")
 
 # %% [markdown]
@@ -523,7 +523,7 @@ duels += [
 ]
 duels = [(*names, a.astype("float64"), b) for *names, a, b in duels]
 rows = [
-    (*n, metrics.interval(100 * (a - b), seed), metrics.better("accuracy", a, b, seed))
+    (*n, metrics.interval(100 * (a - b), seed), metrics.higher(a, b, seed))
     for *n, a, b in duels
 ]
 pd.DataFrame(rows, columns=["score", "first", "against", "gain / points", "better"]).rename_axis(
@@ -599,12 +599,12 @@ claims = [
         claim,
         f"{model}.test.{score}",
         f"{o}.test.{score}",
-        metrics.better("accuracy", 1.0 * hits[model][score], hits[o][score]),
+        metrics.higher(1.0 * hits[model][score], hits[o][score]),
     )
     for claim, (score, o) in rivals.items()
 ]
 half_way = f"{model}.test.midpoint_distance", f"{model}.test.midpoint_distance_reconstructions"
-nearer = metrics.better("sse", away[own][middle], away[blend][middle], seed)
+nearer = metrics.lower(away[own][middle], away[blend][middle], seed)
 claim = "Half way between two digits a decoded image is nearer to a real one than a cross-fade of reconstructions, SSE"
 claims.append((claim, *half_way, nearer))
 headline = [f"{name}.test.{score}" for name in accuracy for score in accuracy[name]]

@@ -417,7 +417,7 @@ at_same_rate = {
     s: codec.error_at(max(bits[model, s], min(pca_rates)), pca_rates, pca_errors) for s in steps
 }
 verdicts = {
-    step: metrics.better("mse", errors[model, step], at_same_rate[step], seed) for step in steps
+    step: metrics.lower(errors[model, step], at_same_rate[step], seed) for step in steps
 }
 for step in [step for step in steps if bits[model, step] <= limit]:
     print(f"step {step}, less error than PCA at the same rate: {verdicts[step]}")
@@ -434,10 +434,10 @@ result["MSE, autoencoder"] = {step: means[model, step] for step in steps}
 result["MSE, PCA"] = {step: metrics.interval(values, seed) for step, values in at_same_rate.items()}
 result["better than PCA"] = verdicts
 result["better than as trained"] = {
-    s: metrics.better("mse", errors[model, s], errors[untuned, s], seed) for s in steps
+    s: metrics.lower(errors[model, s], errors[untuned, s], seed) for s in steps
 }
 result["as trained, better than PCA"] = {
-    s: metrics.better("mse", errors[untuned, s], at_same_rate[s], seed) for s in steps
+    s: metrics.lower(errors[untuned, s], at_same_rate[s], seed) for s in steps
 }
 result.rename_axis(index="step", columns=f"{images.title}, test")
 

@@ -242,14 +242,14 @@ ladder = {
 }
 steps = {claim: pair for claim, pair in ladder.items() if set(pair) <= set(scores)}
 verdicts = {
-    claim: metrics.better("sse", scores[a]["sse"], scores[b]["sse"], seed)
+    claim: metrics.lower(scores[a]["sse"], scores[b]["sse"], seed)
     for claim, (a, b) in steps.items()
 }
 verdicts
 
 # %% tags=["nbval-ignore-output"]
 gains = {
-    claim: vars(metrics.interval(scores[b]["sse"] - scores[a]["sse"], seed))
+    claim: vars(metrics.difference(scores[b]["sse"], scores[a]["sse"], seed))
     for claim, (a, b) in steps.items()
 }
 pd.DataFrame(gains).T.rename_axis(index=f"{images.title}, test: fall of the SSE per image").round(3)
@@ -407,7 +407,7 @@ run.show("09_denoised", figures.image_rows(rows, caption))
 # %%
 def compared(first, second, level):
     ours, theirs = (noise_error[name][level] for name in (first, second))
-    return metrics.better("mse", ours, theirs, seed), theirs.mean() / ours.mean()
+    return metrics.lower(ours, theirs, seed), theirs.mean() / ours.mean()
 
 
 twins = [("denoising", "scheduled"), ("denoising_conv", "conv")]

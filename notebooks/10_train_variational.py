@@ -240,7 +240,7 @@ for goal in goals:
         "yes" if by_number["high"].iloc[-1] <= goal else "no",
     )
 for name, values in rivals.items():
-    print(f"lower NLL than {name}:", metrics.better("nll", nll, values, seed))
+    print(f"lower NLL than {name}:", metrics.lower(nll, values, seed))
 
 # %% [markdown]
 # ## Count the units in use
@@ -314,7 +314,7 @@ caption = (
 )
 run.show("10_reconstructions", figures.image_rows(rows, caption))
 for other in ("pca", "dense"):
-    verdict = metrics.better("mse", scores["vae"]["mse"], scores[other]["mse"], seed)
+    verdict = metrics.lower(scores["vae"]["mse"], scores[other]["mse"], seed)
     print(f"the VAE has a lower squared error than {label[other]}: {verdict}")
 
 # %% [markdown]
@@ -606,7 +606,7 @@ claims = [
         "A VAE gives test images more probability than a mixture of Bernoulli images, NLL in nats",
         "vae.test.nll",
         "mixture.test.nll",
-        metrics.better("nll", nll, rivals["mixture"], seed),
+        metrics.lower(nll, rivals["mixture"], seed),
     ),
     (
         "New images lie less far from real ones than the decoder's own test images if they come from a VAE's prior, not from a "
@@ -625,7 +625,7 @@ claims = [
         "A VAE reconstructs better than PCA with as many numbers, MSE per pixel",
         "vae.test.mse",
         quality["pca"]["mse"],
-        metrics.better("mse", scores["vae"]["mse"], scores["pca"]["mse"], seed),
+        metrics.lower(scores["vae"]["mse"], scores["pca"]["mse"], seed),
     ),
 ]
 scores = (

@@ -99,7 +99,7 @@ print("latent sizes:", *sizes, "\nseeds:", *seeds)
 
 
 # %%
-def spread(values):
+def summary(values):
     """Mean, standard deviation and number of values; NaN if one is missing."""
     return values.mean(skipna=False), values.std(skipna=False), len(values)
 
@@ -108,7 +108,7 @@ def over_seeds(values, by=trials["latent_dim"]):
     """Means over seeds by latent size, with their intervals."""
     groups = values.groupby(by)
     return pd.DataFrame(
-        [metrics.student_interval(*spread(own), level) for _, own in groups], index=sorted(set(by))
+        [metrics.student_interval(*summary(own), level) for _, own in groups], index=sorted(set(by))
     )
 
 
@@ -149,7 +149,7 @@ def components(mse):
     return f"{np.exp(np.interp(-np.log(mse), -np.log(pca), np.log(sizes))):.1f}"
 
 
-logs = {size: spread(np.log(own)) for size, own in trials.groupby("latent_dim")[error]}
+logs = {size: summary(np.log(own)) for size, own in trials.groupby("latent_dim")[error]}
 less = {}
 for small, large in zip(sizes, sizes[1:], strict=False):
     found = metrics.welch_interval(logs[small], logs[large], level)
@@ -307,7 +307,7 @@ if by_network.empty:
 jointly = 1 - (1 - level) / (len(sizes) - 1)
 best, as_good, rows = {}, {}, {}
 for bits in by_network:
-    logs = {size: spread(own) for size, own in by_network[bits].groupby(level=0)}
+    logs = {size: summary(own) for size, own in by_network[bits].groupby(level=0)}
     first = best[bits] = min(sizes, key=lambda size: logs[size][0])
     as_good[bits] = {
         s for s in sizes if metrics.welch_interval(logs[s], logs[first], jointly).verdict != "yes"

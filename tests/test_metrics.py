@@ -1,10 +1,10 @@
 """Every score against a value known by other means."""
 
 from ae_lib import metrics
-from ae_lib.analysis import strokes
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -86,52 +86,29 @@ def test_interval_reads_well():
     assert repr(metrics.Interval(0.123456, 0.1, 0.2)) == "0.1235 [0.1000, 0.2000]"
 
 
-def test_better_knows_which_way_is_up():
+def test_the_direction_of_a_comparison_is_in_the_functions_name():
     rng = np.random.default_rng(3)
-    low = rng.normal(1, 0.1, 500)
-    high = low + rng.normal(0.1, 0.1, 500)
-    assert metrics.better("mse", low, high) == "yes"
-    assert metrics.better("mse", high, low) == "no"
-    assert metrics.better("ssim", high, low) == "yes"
-    assert metrics.better("mse", low, low + rng.normal(0, 0.1, 500)) == "undecided"
+    small = rng.normal(1, 0.1, 500)
+    large = small + rng.normal(0.1, 0.1, 500)
+    same = small + rng.normal(0, 0.1, 500)
+    assert [metrics.lower(small, other) for other in (large, same)] == ["yes", "undecided"]
+    assert [metrics.higher(small, other) for other in (large, same)] == ["no", "undecided"]
+    assert (metrics.lower(large, small), metrics.higher(large, small)) == ("no", "yes")
 
 
-def test_thickness_of_bars_is_their_width():
-    images = np.zeros((7, 28, 28))
-    for width in range(1, 7):
-        images[width, :, 10 : 10 + width] = 1
-    # The bars run from border to border; beyond the border there is background.
-    np.testing.assert_allclose(
-        strokes.thickness(images.reshape(7, 784)), [0, 1, 1, 3, 3, 5, 5], atol=0.5
-    )
+@pytest.mark.parametrize("name", ["knn5_accuracy", "mse"])  # no name decides
+def test_a_metric_is_compared_without_its_name(name):
+    hits = pd.DataFrame({name: np.ones(50), "baseline": np.zeros(50)})
+    assert metrics.higher(hits[name], hits["baseline"]) == "yes"
+    assert metrics.lower(hits[name], hits["baseline"]) == "no"
 
 
-def test_thickness_of_one_image_ignores_the_others():
-    rng = np.random.default_rng(4)
-    images = (rng.random((5, 784)) > 0.7).astype("float32")
-    images[2] = 1
-    together = strokes.thickness(images)
-    alone = [strokes.thickness(images[i : i + 1])[0] for i in range(5)]
-    np.testing.assert_allclose(together, alone)
-
-
-def test_signed_distance_crosses_zero_at_the_edge():
-    image = np.zeros((2, 28, 28))
-    image[0, :, 10:] = 1
-    found = strokes.signed_edge_distance(image.reshape(2, 784)).reshape(2, 28, 28)
-    np.testing.assert_allclose(found[0, 14, 6:14], [-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
-    assert (found[1] == -np.inf).all()
-
-
-def test_interval_as_metrics_names_its_ends():
-    expected = {"a.test.mse": 2.0, "a.test.mse.low": 1.0, "a.test.mse.high": 4.0}
-    assert metrics.Interval(2.0, 1.0, 4.0).as_metrics("a.test.mse") == expected
-
-
-def test_more_accuracy_is_better():
-    right, wrong = np.ones(50), np.zeros(50)
-    assert metrics.better("accuracy", right, wrong) == "yes"
-    assert metrics.better("mse", right, wrong) == "no"
+def test_a_difference_is_paired_and_has_the_bootstrap_of_one_mean():
+    rng = np.random.default_rng(5)
+    first, second = rng.random(40), rng.random(40)
+    assert metrics.difference(first, second, 7) == metrics.interval(first - second, 7)
+    assert metrics.difference(first, second, 7) != metrics.difference(first, second, 8)
+    assert metrics.difference(first, first + 1) == metrics.Interval(-1.0, -1.0, -1.0)
 
 
 @pytest.mark.parametrize(
@@ -142,14 +119,10 @@ def test_verdict_of_an_interval(low, high, verdict):
     assert metrics.Interval(0.0, low, high).verdict == verdict
 
 
-def test_interval_from_metrics_is_the_inverse_and_shows_what_is_missing():
-    whole = metrics.Interval(0.5, 0.25, 0.75)
-    assert metrics.Interval.from_metrics(whole.as_metrics("a.test.mse"), "a.test.mse") == whole
-    assert (
-        str(metrics.Interval.from_metrics({"a.parameters": 476720.0}, "a.parameters")) == "476,720"
-    )
-    assert str(metrics.Interval.from_metrics({"a.bits": 96.4}, "a.bits")) == "96.40"
-    assert str(metrics.Interval.from_metrics({}, "a.bits")) == "–"
+def test_an_interval_shows_what_is_missing():
+    assert str(metrics.Interval(476720.0, np.nan, np.nan)) == "476,720"
+    assert str(metrics.Interval(96.4, np.nan, np.nan)) == "96.40"
+    assert str(metrics.Interval(np.nan, np.nan, np.nan)) == "–"
 
 
 def test_an_interval_above_another_does_not_overlap_with_it():
