@@ -1,104 +1,187 @@
-"""The notebooks in their order, their parameters, and the profiles that set these."""
+"""Which notebook needs which, and the profiles, which set the parameters of the notebooks."""
 
 import ast
+import copy
 import functools
 import hashlib
-import re
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from ae_lib import StudyError
-from ae_lib import run as runs
+from ae_lib.run import MODELS, PROJECT
 
-FOLDER = runs.PROJECT / "notebooks"
+FOLDER = PROJECT / "notebooks"
 PARAMS = FOLDER / "params"
+MODEL = "MODEL"  # stands for the notebook that trains what the parameter ``model`` names
+
+# A line for each notebook: those whose artifacts it reads.
+NEEDS = {
+    "01_preprocess": [],
+    "02_train": [],
+    "03_evaluate": [MODEL],
+    "04_error_maps": [MODEL],
+    "05_explore_latent_space": [MODEL],
+    "06_detect_anomalies": [MODEL],
+    "07_compress_images": [MODEL],
+    "08_learn_from_few_labels": [MODEL],
+    "09_train_convolutional": ["02_train"],
+    "10_train_variational": ["02_train"],
+    "11_benchmark": [],
+    "12_compare_models": [
+        "01_preprocess", "02_train", "03_evaluate", "05_explore_latent_space",
+        "06_detect_anomalies", "09_train_convolutional", "10_train_variational",
+    ],
+    "13_study_latent_size": [],
+}  # fmt: skip
+OWN_PROFILE = {"11_benchmark": "benchmark", "13_study_latent_size": "latent_size"}  # run no others
+READS_REFERENCE = {"12_compare_models"}
+DATASETS = ("dataset", "other_dataset")  # parameters that name the images a notebook reads
+SWEEPS = ("sweep", "bottleneck_sweep")  # parameters that name the sweeps whose tables it reads
+
 SHARED = "all"  # the section of a profile whose parameters go to every notebook that has them
 TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "list": list}
+RESERVED = {"reference", "sweeps"}  # folders of reports/ that are no profile's
 
 
-def notebooks(profile="mnist", parameters=None):
-    """The notebooks of a profile (a name) in an order in which they can be executed, each with those that it reads from.
+@dataclass(frozen=True)
+class Profile:
+    """A profile, resolved: all that has to be known to execute it.
 
-    Taken from the scripts themselves: their names; what they say to `ae_lib.run.Run.artifact` as ``made_by``; the model that
-    they ask of `ae_lib.run.Run.trained`; and their parameter ``profile``. One that is not ``"mnist"`` by default belongs to
-    that profile, which has no others.
-
-    Parameters
+    Attributes
     ----------
-    profile : str
-    parameters : dict, optional
-        As `load_profile` gives them: with another ``model``, a notebook needs another one before it, and the order is no
-        longer that of reading. By default the notebooks' own.
+    name : str
+        Its results are ``reports/<name>/``.
+    parameters : dict
+        Notebook to all its parameters, defaults included, in an order of execution.
+    needs : dict
+        Notebook to those of the profile's notebooks that it reads from.
+    """
 
-    Returns
-    -------
-    dict
-        Name to a set of names.
+    name: str
+    parameters: dict
+    needs: dict
+
+    def restricted_to(self, targets):
+        """The same profile with some of its notebooks, and those that these need."""
+        wanted = set(targets)
+        for name in reversed(self.parameters):
+            if name in wanted:
+                wanted.update(self.needs[name])
+        parameters = {name: own for name, own in self.parameters.items() if name in wanted}
+        return Profile(self.name, parameters, {name: self.needs[name] for name in parameters})
+
+
+def load_profile(profile):
+    """Resolve a profile by its name in ``notebooks/params/``, or by its path.
 
     Raises
     ------
     StudyError
-        If a notebook needs one that there is not, or that needs it in turn.
+        If there is no such file, or for anything in it that is unknown or of a wrong type.
     """
-    texts, given = _scripts(), parameters or {}
-    homes = _homes(texts)
-    own = profile if profile in homes.values() else "mnist"
-    return _in_order(
-        {n: _needs(text, given.get(n, {})) for n, text in texts.items() if homes[n] == own}
-    )
+    path = profile_file(profile)
+    return resolve(path.stem, read_sections(path), path.name)
 
 
-def own_profiles():
-    """The profiles that have notebooks of their own, which no other profile executes."""
-    return sorted({*_homes(_scripts()).values()} - {"mnist"})
+def resolve(name, sections, file):
+    """A `Profile` from the sections of its file.
+
+    Parameters
+    ----------
+    name : str
+    sections : dict
+        Notebook, or `SHARED`, to its parameters.
+    file : str
+        What errors name as the place to correct.
+
+    Raises
+    ------
+    StudyError
+        For an unknown section or parameter, a wrong type, or notebooks that wait for each other.
+    """
+    if name in RESERVED:
+        raise StudyError(f"{file} would write to reports/{name}; expected another name: rename it.")
+    declared = {notebook: declared_parameters(notebook) for notebook in notebooks_of(name)}
+    unknown = sorted(set(sections) - {SHARED, *declared})
+    if unknown:
+        raise StudyError(
+            f"{file} has a section {unknown[0]!r}; expected {SHARED} or one of "
+            f"{', '.join(declared)}."
+        )
+    shared = sections.get(SHARED, {})
+    everywhere = {key: known[key] for known in declared.values() for key in known}
+    check_parameters(file, SHARED, shared, everywhere)
+    parameters = {}
+    for notebook, known in declared.items():
+        own = sections.get(notebook, {})
+        check_parameters(file, notebook, own, known)
+        chosen = {**shared, **own, "profile": name}
+        defaults = {key: default for key, (_, default) in known.items()}
+        parameters[notebook] = {key: chosen.get(key, defaults[key]) for key in known}
+    return ordered(name, parameters)
 
 
-def _scripts():
-    return {
-        path.stem: path.read_text(encoding="utf-8")
-        for path in sorted(FOLDER.glob("[0-9][0-9]_*.py"))
-    }
+def ordered(name, parameters):
+    """A `Profile` of notebooks with these parameters, put into an order of execution."""
+    needs = {notebook: _needs(notebook, own) for notebook, own in parameters.items()}
+    sorter = TopologicalSorter(needs)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        raise StudyError(
+            f"{' needs '.join(reversed(error.args[1]))}; expected notebooks that do not wait for "
+            "each other: choose another model."
+        ) from error
+    order = []
+    while sorter.is_active():
+        ready = sorted(sorter.get_ready())
+        order += ready
+        sorter.done(*ready)
+    missing = [notebook for notebook in order if notebook not in parameters]
+    if missing:
+        raise StudyError(f"{missing[0]} is needed, and {name} does not have it: add it.")
+    return Profile(name, {notebook: parameters[notebook] for notebook in order}, needs)
 
 
-def _homes(texts):
-    return {
-        name: re.search(r'^profile: str = "(\w+)"', text, re.M)[1] for name, text in texts.items()
-    }
+def _needs(notebook, parameters):
+    needed = NEEDS[notebook]
+    return tuple(MODELS[parameters["model"]] if need == MODEL else need for need in needed)
 
 
-def _needs(script, parameters):
-    needs = set(re.findall(r'made_by="(\w+)"', script))
-    if "run.trained(model)" in script:
-        model = parameters.get("model") or re.search(r'^model: str = "(\w+)"', script, re.M)[1]
-        needs.add(runs.model_file(model)[1])
-    return needs
+def notebooks_of(profile):
+    """The notebooks of a profile, by its name: those of its own, or all that are nobody's own.
 
-
-def _in_order(needs):
-    ordered = {}
-    while len(ordered) < len(needs):
-        left = {
-            name: those - ordered.keys() for name, those in needs.items() if name not in ordered
-        }
-        ready = next((name for name, those in left.items() if not those), None)
-        if ready is None:
-            name, those = next(iter(left.items()))
-            raise StudyError(
-                f"{name} needs {' and '.join(sorted(those))}, which cannot be executed before it; expected notebooks that do "
-                "not wait for each other: choose another model."
-            )
-        ordered[ready] = needs[ready]
-    return ordered
+    Raises
+    ------
+    StudyError
+        If a script has no line in `NEEDS`.
+    """
+    scripts = sorted(path.stem for path in FOLDER.glob("[0-9][0-9]_*.py"))
+    unknown = [script for script in scripts if script not in NEEDS]
+    if unknown:
+        raise StudyError(
+            f"notebooks/{unknown[0]}.py has no line in NEEDS of ae_lib/study/graph.py; expected "
+            "one that names the notebooks it reads from: add it."
+        )
+    home = profile if profile in OWN_PROFILE.values() else None
+    return [script for script in scripts if OWN_PROFILE.get(script) == home]
 
 
 def read_notebook(name):
     """A notebook from its script, without outputs.
 
-    Jupytext draws the cells' ids at random; here they come from the cells' sources, so that the same script gives the
-    same notebook.
+    Jupytext draws the cells' ids at random; here they come from the cells' sources, so that the
+    same script gives the same notebook.
     """
+    return copy.deepcopy(_parsed((FOLDER / f"{name}.py").read_text(encoding="utf-8")))
+
+
+@functools.lru_cache(maxsize=50)
+def _parsed(script):
     import jupytext
 
-    notebook, seen = jupytext.read(FOLDER / f"{name}.py"), set()
+    notebook, seen = jupytext.reads(script, "py:percent"), set()
     for cell in notebook.cells:
         cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         while cell.id in seen:
@@ -109,47 +192,30 @@ def read_notebook(name):
 
 def declared_parameters(name):
     """The parameters cell of a notebook: name to (type, default)."""
-    return _declared((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
-
-
-@functools.cache
-def _declared(script):
-    import jupytext
-    from papermill.translators import PythonTranslator
-
-    cells = [
-        c
-        for c in jupytext.reads(script, "py:percent").cells
-        if "parameters" in c.metadata.get("tags", [])
-    ]
-    found = [parameter for cell in cells for parameter in PythonTranslator.inspect(cell)]
-    return {p.name: (p.inferred_type_name, ast.literal_eval(p.default)) for p in found}
+    cells = read_notebook(name).cells
+    tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    lines = [node for node in ast.parse("\n".join(tagged)).body if isinstance(node, ast.AnnAssign)]
+    return {n.target.id: (n.annotation.id, ast.literal_eval(n.value)) for n in lines}
 
 
 def profile_file(profile):
-    """The YAML file of a profile, which is a name in ``notebooks/params/`` or a path; `StudyError` if there is none."""
-    return named_file(profile, PARAMS, "profile", "notebooks/params")
+    """The YAML file of a profile: a name in ``notebooks/params/``, or a path."""
+    return named_file(profile, PARAMS, "profile")
 
 
-def named_file(name, folder, kind, shown):
-    """A YAML file by its path, or by its name in a folder, which errors call ``shown``; `StudyError` if there is none."""
+def named_file(name, folder, kind):
+    """A YAML file by its path, or by its name in a folder; `StudyError` if there is none."""
     path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise StudyError(
-            f"There is no {kind} {name!r}; expected one of {known}, or a file {shown}/{name}.yaml."
+            f"There is no {kind} {name!r}; expected one of {known}, or the path of a .yaml file."
         )
     return path
 
 
-def load_profile(profile):
-    """The full parameters of every notebook under a profile, by its name or path: `complete` of what its file says."""
-    path = profile_file(profile)
-    return complete(read_sections(path), path.name, path.stem)
-
-
 def read_yaml(path):
-    """The content of a YAML file; `StudyError` for one that is not YAML, or that gives a name twice, which YAML forbids."""
+    """The content of a YAML file; `StudyError` if it is not YAML, or gives a name twice."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -158,115 +224,54 @@ def read_yaml(path):
             twice = next((name for name in names if names.count(name) > 1), None)
             if twice is not None:
                 raise StudyError(
-                    f"{path.name} gives {twice!r} twice; expected each name once: remove one of them."
+                    f"{path.name} gives {twice!r} twice; expected each name once: remove one."
                 )
             return super().construct_mapping(node, deep)
 
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader)
     except yaml.YAMLError as error:
-        raise StudyError(
-            f"{path.name} is not valid YAML ({' '.join(str(error).split())}): mend it."
-        ) from error
+        problem = " ".join(str(error).split())
+        raise StudyError(f"{path.name} is not valid YAML ({problem}): correct it.") from error
 
 
 def read_sections(path):
-    """What a profile's file says: section to parameters, as far as their form goes; `complete` checks the rest."""
-    sections = read_yaml(path) or {}
-    check_sections(sections, path.name)
-    return {name: section or {} for name, section in sections.items()}
+    """What a profile's file says: section to parameters, as far as their form goes."""
+    return checked_sections(read_yaml(path) or {}, path.name)
 
 
-def check_sections(sections, file):
-    """Raise `StudyError` unless ``sections`` maps names to parameters."""
-    if not isinstance(sections, dict) or not all(
-        isinstance(s, dict | None) for s in sections.values()
+def checked_sections(sections, file):
+    """Sections, an empty one as {}; `StudyError` unless they map names to parameters."""
+    if not isinstance(sections, dict) or any(
+        not isinstance(section, dict | None) for section in sections.values()
     ):
         raise StudyError(
             f"{file} must map notebook names to parameters; expected lines such as '02_train:'."
         )
+    return {name: section or {} for name, section in sections.items()}
 
 
-def complete(sections, file, profile):
-    """The full parameters of every notebook, from those of a profile's sections.
-
-    Parameters
-    ----------
-    sections : dict
-        Notebook, or `SHARED`, to its parameters.
-    file : str
-        What errors name as the place to mend.
-    profile : str
-        Decides which notebooks there are, and is their parameter ``profile``.
-
-    Returns
-    -------
-    dict
-        Notebook name to its parameters, defaults included.
-
-    Raises
-    ------
-    StudyError
-        For an unknown section or parameter, or a wrong type.
-    """
-    declared = {notebook: declared_parameters(notebook) for notebook in notebooks(profile)}
-    unknown = set(sections) - {SHARED, *declared}
-    if unknown:
-        raise StudyError(
-            f"{file} has a section {sorted(unknown)[0]!r}; expected {SHARED} or one of {', '.join(declared)}."
-        )
-    shared = sections.get(SHARED, {})
-    everywhere = {
-        name: kind for parameters in declared.values() for name, kind in parameters.items()
-    }
-    for name, value in shared.items():
-        check_parameter(file, SHARED, name, value, everywhere)
-    result = {}
-    for notebook, known in declared.items():
-        own = sections.get(notebook, {})
-        for name, value in own.items():
-            check_parameter(file, notebook, name, value, known)
-        given = {
-            **{name: value for name, value in shared.items() if name in known},
-            **own,
-            "profile": profile,
-        }
-        result[notebook] = {name: given.get(name, default) for name, (_, default) in known.items()}
-    return result
-
-
-def with_needed(targets, needs):
-    """Those notebooks of ``needs``, as `notebooks` gives it, that ``targets`` are or need, directly or not; in its order."""
-    wanted = set(targets)
-    for name in reversed(needs):
-        if name in wanted:
-            wanted |= needs[name]
-    return [name for name in needs if name in wanted]
+def check_parameters(file, section, parameters, known):
+    """`check_parameter` of each."""
+    for name, value in parameters.items():
+        check_parameter(file, section, name, value, known)
 
 
 def check_parameter(file, section, name, value, known):
-    """Raise `StudyError` unless ``known``, as `declared_parameters` gives it, has a parameter that takes this value."""
+    """Raise `StudyError` unless ``known``, name to (type, default), has one of this type."""
+    where = f"{file} sets {name} in section {section} to {value!r}"
     if name not in known or name == "profile":
         raise StudyError(
-            f"{file} sets {name!r} in section {section}, which has no such parameter; "
+            f"{where}, which has no such parameter; "
             f"expected one of {', '.join(sorted(set(known) - {'profile'}))}."
         )
     kind = known[name][0]
     if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-        hint = (
-            " (YAML reads 1e-3 as text: write 1.0e-3)"
-            if kind == "float" and isinstance(value, str)
-            else ""
-        )
-        raise StudyError(
-            f"{file} sets {name} in section {section} to {value!r}, which is {type(value).__name__}; "
-            f"expected {kind}{hint}."
-        )
-    if name == "model" and value not in runs.MODELS:
-        raise StudyError(
-            f"{file} sets model in section {section} to {value!r}; expected one of {', '.join(runs.MODELS)}."
-        )
+        hint = ""
+        if kind == "float" and isinstance(value, str):
+            hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+        raise StudyError(f"{where}, which is {type(value).__name__}; expected {kind}{hint}.")
+    if name == "model" and value not in MODELS:
+        raise StudyError(f"{where}; expected one of {', '.join(MODELS)}.")
     if name == "seed" and value < 0:
-        raise StudyError(
-            f"{file} sets seed in section {section} to {value}; expected a whole number of at least 0."
-        )
+        raise StudyError(f"{where}; expected a whole number of at least 0.")

@@ -1,17 +1,20 @@
-"""The report's pages, which open without network: one for each executed notebook, and a front page."""
+"""The report's pages, which open without network: one for each notebook, and a front page."""
 
-from ae_lib import run as runs
-from ae_lib.metrics import Interval
-from ae_lib.study.graph import notebooks
+import json
 
-import jinja2
-import nbformat
-from nbconvert import HTMLExporter
-from pygments.formatters import HtmlFormatter
-
-TEMPLATES = jinja2.Environment(
-    loader=jinja2.PackageLoader("ae_lib", "."), autoescape=True, trim_blocks=True
+from ae_lib.run import (
+    MODELS,
+    RESULTS,
+    Comparison,
+    explained_write_errors,
+    from_json,
+    read_json,
+    reference,
+    write_bytes,
+    write_json,
 )
+from ae_lib.study.execute import provenance
+
 BASELINES = ["pca", "pca_clipped", "mean"]
 SCORES = {
     "bce": "BCE / nats per pixel",
@@ -23,81 +26,146 @@ SCORES = {
 }
 
 
-def heading(notebook):
-    """The title of a notebook."""
-    return notebook.cells[0].source.splitlines()[0].lstrip("# ")
+def write(profile, folder, notice, changed=()):
+    """Write what a run has so far: metrics.json, run.json, pages, front page.
+
+    Parameters
+    ----------
+    profile : ae_lib.study.graph.Profile
+    folder : Path
+        The run's folder.
+    notice : str or None
+        Why this profile was taken instead of ``mnist``.
+    changed : collection of str
+        Notebooks whose pages are made again; the others are made if they are missing.
+
+    Returns
+    -------
+    ae_lib.run.Comparison or None
+        Of the headline metrics with the published ones; None if no notebook is finished that says
+        what the data are.
+    """
+    executed = [name for name in profile.parameters if (folder / f"{name}.ipynb").is_file()]
+    facts = [folder / "artifacts" / name / "data.json" for name in executed]
+    facts = next((read_json(path) for path in facts if path.is_file()), None)
+    if facts is None:
+        return None
+    results = collect(folder, executed)
+    run = _describe(profile, folder, executed, facts)
+    with explained_write_errors(folder):
+        write_json(folder / "metrics.json", results["metrics"])
+        write_json(folder / "run.json", run)
+        for name in executed:
+            if name in changed or not (folder / f"{name}.html").is_file():
+                _write_page(profile, folder, name, facts["title"])
+        return _write_front_page(profile, folder, run, results, notice)
 
 
-def write_page(folder, name, title_of_data):
-    """Write the HTML page of an executed notebook; it loads nothing from the network."""
+def collect(folder, notebooks):
+    """The results of some notebooks of a run together.
+
+    Returns
+    -------
+    dict
+        ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: the names of those
+        that stand in a table of results or a claim; ``claims``.
+    """
+    metrics, headline, claims = {}, set(), []
+    for name in notebooks:
+        results = read_json(folder / "artifacts" / name / RESULTS)
+        metrics |= results["metrics"]
+        headline.update(results["headline"])
+        claims += results["claims"]
+    headline.update(part for row in claims for part in row[1:3] if part in metrics)
+    return {"metrics": metrics, "headline": sorted(headline), "claims": claims}
+
+
+def _describe(profile, folder, executed, facts):
+    """What the results depend on: parameters, data, commit, versions, machine; and the time."""
+    studies = {n: read_json(folder / f"{n}.ipynb")["metadata"]["study"] for n in executed}
+    parts = {
+        part: {name: study[part] for name, study in studies.items()}
+        for part in studies[executed[0]]
+    }
+    return {"profile": profile.name, "data": facts, **parts, **provenance()}
+
+
+def _templates():
+    import jinja2
+
+    loader = jinja2.PackageLoader("ae_lib.study", ".")
+    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+
+
+def heading(path):
+    """The title of a notebook, from its file."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
+
+
+def _write_page(profile, folder, name, data):
+    import nbformat
+    from nbconvert import HTMLExporter
+    from pygments.formatters import HtmlFormatter
+
     notebook = nbformat.read(folder / f"{name}.ipynb", 4)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    page = TEMPLATES.get_template("page.html.j2").render(
-        title=heading(notebook), data=title_of_data, pages=notebooks(folder.name), here=name, body=body,
-        code_style=HtmlFormatter(style="friendly").get_style_defs(".highlight"),
+    style = HtmlFormatter(style="friendly").get_style_defs(".highlight")
+    page = _templates().get_template("page.html.j2").render(
+        title=heading(folder / f"{name}.ipynb"), data=data, pages=list(profile.parameters),
+        here=name, body=body, code_style=style,
     )  # fmt: skip
-    runs.write_text(folder / f"{name}.html", page)
+    write_bytes(folder / f"{name}.html", page.encode())
 
 
 def results_table(metrics):
-    """The front page's table.
+    """The front page's table: a row for each model that was measured in full.
 
     Parameters
     ----------
     metrics : dict
-        Name to number, from metrics.json.
+        Name to `ae_lib.metrics.Interval`.
 
     Returns
     -------
     list of (str, int or None, list of Interval or None)
-        Each model that has a test MSE with its interval, autoencoders before baselines; the size of its code; its values in the order of
+        The model, autoencoders before baselines; its latent dimension; its values in the order of
         `SCORES`.
     """
-    models = [
-        name.split(".")[0] for name in metrics if name.endswith(".test.mse.low")
-    ]  # those measured in full
-    order = [*runs.MODELS, *sorted(set(models) - {*runs.MODELS, *BASELINES}), *BASELINES]
-
-    def value(model, score):
-        key = f"{model}.test.{score}"
-        return Interval.from_metrics(metrics, key) if f"{key}.low" in metrics else None
-
-    def size(model):
-        key = f"{model}.latent_dim"
-        return int(metrics[key]) if key in metrics else None
-
-    models.sort(key=order.index)
-    return [(model, size(model), [value(model, score) for score in SCORES]) for model in models]
+    models = {name.split(".")[0] for name in metrics if name.endswith(".test.mse")}
+    complete = [model for model in models if f"{model}.test.ssim" in metrics]
+    known = [*MODELS, *sorted(set(complete) - {*MODELS, *BASELINES}), *BASELINES]
+    rows = []
+    for model in sorted(complete, key=known.index):
+        size = metrics.get(f"{model}.latent_dim")
+        values = [metrics.get(f"{model}.test.{score}") for score in SCORES]
+        rows.append((model, int(size.value) if size else None, values))
+    return rows
 
 
-def write_front_page(folder, profile, fallback):
-    """Write ``index.html`` from run.json, metrics.json, the verdicts and the notebooks' claims."""
-    metrics, run = runs.read_json(folder / "metrics.json"), runs.read_json(folder / "run.json")
-    reference, answers = runs.reference(profile), folder / "artifacts" / "verdicts.json"
-    verdicts = runs.read_json(answers) if answers.is_file() else {}  # not every profile has them
+def _write_front_page(profile, folder, run, results, notice):
+    metrics = {name: from_json(entry) for name, entry in results["metrics"].items()}
+    published = reference(profile.name)
     # A published metric that the run did not give is not reproduced.
-    comparison = runs.Comparison(dict.fromkeys(reference, float("nan")) | metrics, reference)
-    claims = [
-        c
-        for path in sorted((folder / "artifacts").glob("*.claims.json"))
-        for c in runs.read_json(path)
-    ]
-    titles = {
-        name: heading(nbformat.read(folder / f"{name}.ipynb", 4)) for name in notebooks(profile)
+    measured = {
+        name: metrics[name].value if name in metrics else float("nan") for name in published
     }
-    judged = (
-        run["parameters"].get("03_evaluate", {}).get("model", "dense")
-    )  # whose verdicts these are
-    body = TEMPLATES.get_template("front.html.j2").render(
-        profile=profile, run=run, titles=titles, scores=SCORES, rows=results_table(metrics), fallback=fallback,
-        judged=judged, verdicts=verdicts, claims=claims, comparison=comparison, floor=metrics.get("data.test.entropy_floor"), total=sum(run["seconds"].values()),
+    comparison = Comparison(measured, published)
+    claims = [[metrics.get(part, part) for part in row] for row in results["claims"]]
+    answers = [folder / "artifacts" / name / "verdicts.json" for name in run["parameters"]]
+    titles = {n: heading(folder / f"{n}.ipynb") for n in run["parameters"]}
+    body = _templates().get_template("front.html.j2").render(
+        profile=profile.name, run=run, titles=titles, scores=SCORES, rows=results_table(metrics),
+        notice=notice, claims=claims, comparison=comparison, total=sum(run["seconds"].values()),
+        verdicts=next((read_json(path) for path in answers if path.is_file()), {}),
+        judged=run["parameters"].get("03_evaluate", {}).get("model", "dense"),
+        waiting=[name for name in profile.parameters if name not in titles],
+        floor=metrics.get("data.test.entropy_floor"),
+        figure=(folder / "figures" / "03_reconstructions.png").is_file(),
     )  # fmt: skip
-    page = TEMPLATES.get_template("page.html.j2").render(
-        title="Autoencoders on MNIST: a reference study",
-        data=run["data"]["title"],
-        pages=notebooks(profile),
-        here=None,
-        body=body,
-    )
-    runs.write_text(folder / "index.html", page)
+    page = _templates().get_template("page.html.j2").render(
+        title="Autoencoders on MNIST: a reference study", data=run["data"]["title"],
+        pages=list(profile.parameters), here=None, body=body,
+    )  # fmt: skip
+    write_bytes(folder / "index.html", page.encode())
     return comparison

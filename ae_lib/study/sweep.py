@@ -1,66 +1,124 @@
-"""Many runs: every point of a grid of parameters is a cell of its own, executed on Dask.
+"""Many runs: every point of a grid of parameters is a trial of its own, executed on Dask."""
 
-``python -m ae_lib.study.sweep NAME [--scheduler ADDRESS] [--workers N] [--models]``; ``make sweep`` calls it.
-"""
-
-import argparse
 import contextlib
 import functools
+import hashlib
 import io
 import itertools
 import json
 import logging
 import math
+import os
+import re
 import sys
+import tempfile
 import time
-import traceback
 import uuid
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
+from pathlib import Path
 
 from ae_lib import StudyError
-from ae_lib import run as runs
-from ae_lib.study import cells, graph
-from ae_lib.study.report import make_folders_absolute
+from ae_lib.run import explained_write_errors, read_json, write_bytes, write_json
+from ae_lib.study import execute, graph, site
 
 import pandas as pd
 from tqdm import tqdm
 
 FOLDER = graph.PARAMS / "sweeps"
-KEYS = {
-    "profile": str,
-    "notebooks": list,
-    "parameters": dict,
-    "grid": dict,
-    "limits": dict,
-}  # of a sweep's file
+KEYS = {"profile": str, "notebooks": list, "parameters": dict, "grid": dict, "limits": dict}
 OPTIONAL = {"parameters", "limits"}
-LIMITS = {"threads": ("int", 1), "minutes": ("float", 60.0)}  # of a cell: types and defaults
-RECORD = {True: "cell.json", False: "failed.json"}  # a cell's files, by whether it is done
-ROW = {
-    "status": "",
-    "seconds": math.nan,
-    "worker": "",
-    "error": "",
-}  # the last columns of the table, and their empty values
-TABLE_EVERY = 60.0  # seconds between two writings of the table; a cell's own files are written when it arrives
+LIMITS = {"threads": ("int", 1), "minutes": ("float", 60.0)}  # of a trial: types and defaults
+RECORD = {True: "trial.json", False: "failed.json"}  # a trial's files, by whether it is done
+ROW = {"status": "", "seconds": math.nan, "worker": "", "error": ""}  # last columns, if empty
+TABLE_EVERY = 60.0  # seconds between two writings of the table
 
 
-def sweep_file(name):
-    """The YAML file of a sweep, which is a name in ``notebooks/params/sweeps/`` or a path; `StudyError` if there is none."""
-    return graph.named_file(name, FOLDER, "sweep", "notebooks/params/sweeps")
+@dataclass(frozen=True)
+class Trial:
+    """What is executed, and all that its numbers depend on but for the processor.
 
-
-def load_sweep(name):
-    """The cells of a sweep, in the order of its grid, whose last parameter changes fastest.
-
-    Parameters
+    Attributes
     ----------
-    name : str
-        As for `sweep_file`.
+    point : dict
+        What is varied, to its value here.
+    tasks : dict
+        Of `ae_lib.study.execute.make_tasks`, in the order of execution.
+    environment : dict
+        Caps on threads; part of the trial, since they change the last digits.
+    minutes : float
+        After which a notebook of it has failed.
+    """
+
+    point: dict
+    tasks: dict
+    environment: dict
+    minutes: float
+
+    @property
+    def name(self):
+        """Its point as text, fit for the name of a folder and unique in the sweep."""
+        text = "_".join(f"{key}={value}" for key, value in self.point.items())
+        return f"{re.sub(r'[^.=A-Za-z0-9_-]+', '', text)[:100]}-{_sha256(self.point)[:10]}"
+
+    @property
+    def fingerprint(self):
+        """SHA-256 of what the numbers depend on."""
+        prints = {name: task["fingerprint"] for name, task in self.tasks.items()}
+        return _sha256([self.environment, prints])
+
+
+def make_trial(point, profile, environment, minutes=60.0):
+    """A trial of all notebooks of a `ae_lib.study.graph.Profile`."""
+    return Trial(point, execute.make_tasks(profile), environment, minutes)
+
+
+def _sha256(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def run_trial(trial, with_models=False):
+    """Execute a trial in a temporary folder, on any machine that has ae_lib and the data.
 
     Returns
     -------
-    list of ae_lib.study.cells.Cell
+    dict
+        ``status``, "done" or "failed"; ``metrics`` and ``headline`` as of
+        `ae_lib.study.site.collect`; ``files``, name to bytes: the notebooks, and the models if they
+        are asked for; ``error``, a sentence, empty if it is done.
+    """
+    error = ""
+    with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as temporary:
+        names = {task["parameters"]["profile"] for task in trial.tasks.values()}
+        folder = Path(temporary) / "reports" / names.pop()
+        try:
+            for task in trial.tasks.values():
+                execute.execute(task, folder, trial.environment, minutes=trial.minutes)
+        except StudyError as failure:
+            error = str(failure)
+        models = folder.glob("artifacts/*/*.keras") if with_models else []
+        paths = [*folder.glob("[0-9]*.ipynb"), *folder.glob("*.failed.log"), *models]
+        executed = [name for name in trial.tasks if (folder / f"{name}.ipynb").is_file()]
+        results = site.collect(folder, executed)
+        return {
+            "status": "failed" if error else "done",
+            "error": error,
+            "metrics": results["metrics"],
+            "headline": results["headline"],
+            "files": {path.name: path.read_bytes() for path in sorted(paths)},
+        }
+
+
+# ------------------------------------------------------------------------------- the sweep's file
+
+
+def sweep_file(name):
+    """The YAML file of a sweep: a name in ``notebooks/params/sweeps/``, or a path."""
+    return graph.named_file(name, FOLDER, "sweep")
+
+
+def load_sweep(name):
+    """The trials of a sweep, in the order of its grid, whose last parameter changes fastest.
 
     Raises
     ------
@@ -72,20 +130,19 @@ def load_sweep(name):
     _check_keys(path.name, content)
     limits, grid = _limits(path.name, content.get("limits", {})), content["grid"]
     base = graph.profile_file(content["profile"])
-    sections, more = graph.read_sections(base), content.get("parameters", {})
-    graph.check_sections(more, path.name)
-    sections |= {name: {**sections.get(name, {}), **(own or {})} for name, own in more.items()}
-    full = graph.complete(sections, path.name, base.stem)
-    declared = {notebook: graph.declared_parameters(notebook) for notebook in full}
-    _check_notebooks(path.name, content["notebooks"], full)
-    _check_grid(path.name, grid, more, declared)
-    found = []
+    sections = graph.read_sections(base)
+    more = graph.checked_sections(content.get("parameters", {}), path.name)
+    _check_grid(path.name, grid, more)
+    for section, own in more.items():
+        sections[section] = {**sections.get(section, {}), **own}
+    full = graph.resolve(base.stem, sections, path.name)
+    trials = []
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
-        parameters = _at(path.name, point, full, declared, content["notebooks"], base.stem)
-        named = {notebook: {**own, "profile": path.stem} for notebook, own in parameters.items()}
-        found.append(cells.make(point, named, cells.threads(limits["threads"]), limits["minutes"]))
-    return found
+        profile = _at(path, point, full, content["notebooks"])
+        environment = execute.threads(limits["threads"])
+        trials.append(make_trial(point, profile, environment, limits["minutes"]))
+    return trials
 
 
 def _check_keys(file, content):
@@ -93,13 +150,9 @@ def _check_keys(file, content):
         raise StudyError(f"{file} holds no names; expected {', '.join(KEYS)}, one to a line.")
     for key, value in content.items():
         if key not in KEYS:
-            raise StudyError(
-                f"{file} has a part {key!r}; expected {', '.join(KEYS)}: correct its name."
-            )
+            raise StudyError(f"{file} has a part {key!r}; expected {', '.join(KEYS)}: correct it.")
         if not isinstance(value, KEYS[key]):
-            raise StudyError(
-                f"{key} in {file} is {value!r}; expected {KEYS[key].__name__}: change it."
-            )
+            raise StudyError(f"{key} in {file} is {value!r}; expected {KEYS[key].__name__}.")
     for key in KEYS:
         if not content.get(key) and (key in content or key not in OPTIONAL):
             raise StudyError(
@@ -107,81 +160,75 @@ def _check_keys(file, content):
             )
 
 
-def _limits(file, given):
-    for name, value in given.items():
-        graph.check_parameter(file, "limits", name, value, LIMITS)
+def _limits(file, limits):
+    graph.check_parameters(file, "limits", limits, LIMITS)
+    for name, value in limits.items():
         if value <= 0:
-            raise StudyError(
-                f"{file} sets {name} in limits to {value}; expected more than 0: change it."
-            )
-    return {name: given.get(name, default) for name, (_, default) in LIMITS.items()}
+            raise StudyError(f"{file} sets {name} in limits to {value}; expected more than 0.")
+    return {name: limits.get(name, default) for name, (_, default) in LIMITS.items()}
 
 
-def _check_notebooks(file, targets, full):
-    for name in targets:
-        if name not in full:
-            raise StudyError(
-                f"{file} asks for a notebook {name!r}; expected some of {', '.join(full)}."
-            )
-
-
-def _check_grid(file, grid, parameters, declared):
-    everywhere = {key: kind for known in declared.values() for key, kind in known.items()}
+def _check_grid(file, grid, sections):
     for name, values in grid.items():
         if not isinstance(values, list) or not values:
             raise StudyError(
-                f"{file} gives {name} in its grid as {values!r}; expected a list of values: [1, 2]."
+                f"{file} gives {name} in its grid as {values!r}; expected a list such as [1, 2]."
             )
-        twice = next(
-            (value for number, value in enumerate(values) if value in values[:number]), None
-        )
-        if twice is not None:
+        twice = [value for number, value in enumerate(values) if value in values[:number]]
+        if twice:
+            raise StudyError(f"{file} has {twice[0]!r} twice for {name}; expected each once.")
+        fixed = [section for section, own in sections.items() if name in own]
+        if fixed:
             raise StudyError(
-                f"{file} has {twice!r} twice for {name} in its grid; expected each value once."
+                f"{file} sets {name} in {fixed[0]} and varies it in its grid; expected one of both."
             )
-        for section, own in parameters.items():
-            if name in (own or {}):
-                raise StudyError(
-                    f"{file} sets {name} in {section} and varies it in its grid; expected one of the two."
-                )
-        if name not in everywhere:
-            graph.check_parameter(file, "grid", name, values[0], everywhere)
 
 
-def _at(file, point, full, declared, targets, profile):
-    """The parameters of the notebooks that are executed at a point: what the sweep asks for, and what that needs."""
-    parameters = {
-        name: own | {key: point[key] for key in point if key in own} for name, own in full.items()
-    }
-    executed = graph.with_needed(targets, graph.notebooks(profile, parameters))
+def _at(path, point, full, targets):
+    """The profile at a point of the grid: the notebooks asked for, and what they need."""
+    file = path.name
+    unknown = [name for name in targets if name not in full.parameters]
+    if unknown:
+        raise StudyError(
+            f"{file} asks for a notebook {unknown[0]!r}; expected some of "
+            f"{', '.join(full.parameters)}."
+        )
+    varied = {}
+    for name, own in full.parameters.items():
+        changes = {"profile": path.stem, **point}
+        varied[name] = own | {key: value for key, value in changes.items() if key in own}
+    profile = graph.ordered(path.stem, varied).restricted_to(targets)
     for key, value in point.items():
-        owners = [name for name in executed if key in declared[name]]
+        owners = [name for name, own in profile.parameters.items() if key in own]
         if not owners:
             raise StudyError(
-                f"{file} varies {key}, which none of {', '.join(executed)} has; expected a parameter of theirs: leave it out, "
-                "or add a notebook."
+                f"{file} varies {key}, which none of {', '.join(profile.parameters)} has; expected "
+                "a parameter of theirs: leave it out, or add a notebook."
             )
         for owner in owners:
-            graph.check_parameter(file, "grid", key, value, declared[owner])
-    return {name: parameters[name] for name in executed}
+            known = graph.declared_parameters(owner)
+            graph.check_parameter(file, "grid", key, value, known)
+    return profile
 
 
-def collect(some, folder, scheduler=None, workers=None, with_models=False, work=cells.run):
-    """Execute those cells that are not done yet, and keep what each gives when it arrives.
+# ------------------------------------------------------------------------------------ on the workers
+
+
+def collect(trials, folder, scheduler=None, workers=None, with_models=False, work=run_trial):
+    """Execute those trials that are not done yet, and keep what each gives when it arrives.
 
     Parameters
     ----------
-    some : sequence of ae_lib.study.cells.Cell
+    trials : sequence of Trial
     folder : Path
-        Gets ``cells/``, with a folder for each cell, ``results.csv`` and ``results.parquet``.
+        Gets ``trials/``, with a folder for each trial, ``results.csv`` and ``results.parquet``.
     scheduler : str, optional
-        Address of a Dask scheduler. By default one is started here, with ``workers`` processes.
-    workers : int, optional
-        By default as many as there are cores for the cells' threads.
+        Address of a Dask scheduler. By default one is started here, with ``workers`` processes, by
+        default as many as there are cores for the trials' threads.
     with_models : bool
         Whether trained models are kept as well.
-    work : callable, (cell, with_models) → dict
-        What a worker does with a cell, as `ae_lib.study.cells.run`.
+    work : callable, (trial, with_models) → dict
+        What a worker does with a trial, as `run_trial`.
 
     Returns
     -------
@@ -191,112 +238,81 @@ def collect(some, folder, scheduler=None, workers=None, with_models=False, work=
     Raises
     ------
     StudyError
-        If the scheduler cannot be reached, or the folder cannot be written. What arrived before is kept.
+        If the scheduler cannot be reached, or the folder cannot be written. What arrived is kept.
     """
-    waiting = [cell for cell in some if not _is_done(folder, cell, with_models)]
-    if len(waiting) < len(some):
-        say(f"{len(some) - len(waiting)} of {len(some)} cells are done already")
-    if waiting:
-        with _connected(scheduler, workers or _room(waiting), waiting[0].code) as client:
-            try:
-                with contextlib.closing(_outcomes(waiting, client, with_models, work)) as outcomes:
-                    _keep_all(outcomes, len(waiting), some, folder)
-            finally:
-                results = write_table(some, folder)
-    else:
-        results = write_table(some, folder)
+    waiting = [trial for trial in trials if not _is_done(folder, trial, with_models)]
+    if len(waiting) < len(trials):
+        say(f"{len(trials) - len(waiting)} of {len(trials)} trials are done already")
+    try:
+        if waiting:
+            with _connected(scheduler, workers or _room(waiting)) as client:
+                _keep_all(_outcomes(waiting, client, with_models, work), trials, folder)
+    finally:
+        results = write_table(trials, folder)
     return results
 
 
-def _keep_all(outcomes, total, some, folder):
-    begun = written = time.monotonic()
-    commit = runs.git_commit()
-    with tqdm(total=total, unit="cell", file=sys.stderr, disable=None) as bar:
-        for arrived, (cell, outcome) in enumerate(outcomes, 1):
-            keep({**outcome, "git_commit": commit}, cell, folder)
-            now = time.monotonic()
-            left = tqdm.format_interval((now - begun) / arrived * (total - arrived))
-            say(f"{arrived}/{total}  {cell.name}  {_told(outcome, cell, folder)}; {left} left")
-            bar.update()
-            if now - written > TABLE_EVERY:
-                write_table(some, folder)
-                written = now
-
-
-def _room(some):
-    from dask.system import CPU_COUNT
-
-    threads = int(some[0].environment.get(cells.THREADS[0], CPU_COUNT))
-    return max(1, min(len(some), CPU_COUNT // threads))
+def _room(trials):
+    cores = os.cpu_count() or 1
+    threads = int(trials[0].environment.get(execute.THREADS[0], cores))
+    return max(1, min(len(trials), cores // threads))
 
 
 @contextlib.contextmanager
-def _connected(scheduler, workers, code):
+def _connected(scheduler, workers):
     import dask
     from distributed import Client, LocalCluster
 
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            # No more than one cell at a worker: with a worker that dies of one, another that waits there would fail as well.
-            stack.enter_context(dask.config.set({"distributed.scheduler.worker-saturation": 1.0}))
-            # A worker does nothing but start processes and wait for them: one thread, and no limit on its own memory. Complaints
-            # about workers that end with the cluster are silenced; the loss of one is told below.
-            options = {
-                "threads_per_worker": 1,
-                "memory_limit": 0,
-                "dashboard_address": "127.0.0.1:8787",
-            }
-            cluster = LocalCluster(n_workers=workers, silence_logs=logging.CRITICAL, **options)
+            # A worker has no more than one trial at a time: if it dies of one, no other fails.
+            saturation = {"distributed.scheduler.worker-saturation": 1.0}
+            stack.enter_context(dask.config.set(saturation))
+            # It only starts a process and waits for it: one thread, no limit on its own memory.
+            options = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
+            cluster = LocalCluster(workers, dashboard_address="127.0.0.1:8787", **options)
             scheduler = stack.enter_context(cluster)
         try:
             client = stack.enter_context(Client(scheduler, timeout=20))
         except (OSError, ValueError) as error:
             raise StudyError(
-                f"No Dask scheduler answers at {scheduler} ({error}); expected an address such as tcp://host:8786: start one, "
-                "or leave the address out."
+                f"No Dask scheduler answers at {scheduler} ({error}); expected an address such as "
+                "tcp://host:8786: start one, or leave the address out."
             ) from error
-        found = client.run(cells.library, on_error="return")
-        say(f"{len(found)} workers; dashboard: {client.dashboard_link}")
-        if unlike := [worker for worker, library in found.items() if library != code]:
-            raise StudyError(
-                f"{', '.join(unlike)} has another ae_lib, Python or packages than this machine; expected the same: install the "
-                "same commit with its lock there, and start the worker again."
-            )
+        say(
+            f"{len(client.scheduler_info()['workers'])} workers; dashboard: {client.dashboard_link}"
+        )
         yield client
 
 
-def _outcomes(some, client, with_models, work):
-    """Execute cells on Dask: cells with what their workers gave, as they arrive."""
+def _outcomes(trials, client, with_models, work):
+    """Execute trials on Dask: each with what its worker gave, as they arrive."""
     from distributed import KilledWorker, as_completed
     from distributed.comm import CommClosedError
 
-    # Keys are of this run alone: a scheduler gives the result that it has for a key, whatever is submitted under it. They begin
-    # alike and are submitted in one go, so that Dask takes them for one group, which it keeps in a queue until a worker is free.
-    # Cells that it gave to workers beforehand stayed with busy ones, since it tries to steal what runs already.
+    # Keys are of this run alone, since a scheduler gives the result that it has for a key. They
+    # begin alike and are submitted together, so that Dask takes them for one group, which it keeps
+    # in a queue until a worker is free.
     run = uuid.uuid4().hex[:8]
-    waiting = {f"cell-{cell.name}-{run}": cell for cell in some}
+    waiting = {f"trial-{trial.name}-{run}": trial for trial in trials}
     client.subscribe_topic("all", functools.partial(_tell_of_lost_worker, frozenset(waiting)))
     task = functools.partial(_timed, work, with_models)
-    arriving = as_completed(client.map(task, list(waiting.values()), key=list(waiting)))
     try:
-        for future in arriving:
+        for future in as_completed(client.map(task, list(waiting.values()), key=list(waiting))):
             try:
                 outcome = future.result()
-            except KilledWorker as error:
-                outcome = _failed(
-                    "Its worker died, and so did all that it was tried on; expected one to live.",
-                    error,
-                )
+            except KilledWorker:
+                outcome = {
+                    "error": "Every worker that it was tried on has died; expected one to live."
+                }
             except (CancelledError, CommClosedError) as error:
                 raise StudyError(
-                    "The Dask scheduler is gone; expected it to stay until the sweep has ended: start the sweep again, which goes "
-                    "on from what has arrived."
+                    "The Dask scheduler is gone; expected it to stay until the sweep has ended: "
+                    "start the sweep again, which resumes after what has arrived."
                 ) from error
-            except (
-                Exception
-            ) as error:  # a worker's own, such as of a full disk; it stands in the cell's row
-                outcome = _failed(f"{type(error).__name__}: {error}", error)
-            yield waiting.pop(future.key), outcome
+            except Exception as error:  # a worker's own, such as of a full disk: its row says it
+                outcome = {"error": f"{type(error).__name__}: {error}"}
+            yield waiting.pop(future.key), {"status": "failed", **outcome}
     finally:
         client.unsubscribe_topic("all")  # lest the scheduler write to a client that has gone
 
@@ -305,187 +321,104 @@ def _tell_of_lost_worker(keys, event):
     _, message = event
     if message.get("action") == "remove-worker" and not message["expected"]:
         running = ", ".join(sorted(keys & set(message["processing-tasks"])))
-        say(f"worker {message['worker']} is lost; run elsewhere: {running or 'nothing'}")
+        say(f"worker {message['worker']} is lost; executed elsewhere: {running or 'nothing'}")
 
 
-def _failed(sentence, error):
-    return {
-        "status": "failed",
-        "error": sentence,
-        "traceback": "".join(traceback.format_exception(error)),
-    }
-
-
-def _timed(work, with_models, cell):
+def _timed(work, with_models, trial):
     from distributed import get_worker
 
     begun, address = time.monotonic(), get_worker().address
-    outcome = work(cell, with_models)
+    outcome = work(trial, with_models)
     seconds = round(time.monotonic() - begun, 1)
-    return {**outcome, "seconds": seconds, "worker": address, "provenance": runs.provenance()}
+    return {**outcome, "seconds": seconds, "worker": address, "provenance": execute.provenance()}
 
 
-def _told(outcome, cell, folder):
-    if outcome["status"] == "done":
-        return f"done in {outcome['seconds']:.0f} s by {outcome['worker']}"
-    shown = "".join(f"\n    {line}" for line in outcome["traceback"].strip().splitlines()[-12:])
-    return f"FAILED: {outcome['error']}{shown}\n    all of it: {folder / 'cells' / cell.name}"
+# ------------------------------------------------------------------------------------ what is kept
 
 
-def keep(outcome, cell, folder):
-    """Keep what a worker gave for a cell in ``cells/<name>/``; a failure stands beside the last good result, not in its place."""
-    own, good = folder / "cells" / cell.name, outcome["status"] == "done"
-    files = {
-        **{name: text.encode() for name, text in outcome.get("notebooks", {}).items()},
-        **(outcome.get("models") or {}),
-    }
-    kept = {
-        name: content for name, content in files.items() if good or name.endswith(".failed.ipynb")
-    }
-    record = {
-        key: outcome.get(key)
-        for key in (
-            "status",
-            "metrics",
-            "seconds",
-            "worker",
-            "error",
-            "traceback",
-            "provenance",
-            "git_commit",
-        )
-    }
-    record["fingerprint"] = cell.fingerprint
-    record["models"] = None if outcome.get("models") is None else sorted(outcome["models"])
-    with runs.explained_write_errors(folder):
+def _keep_all(outcomes, trials, folder):
+    written, commit = time.monotonic(), execute.git_commit()
+    done = sum(_is_done(folder, trial) for trial in trials)
+    bar = tqdm(total=len(trials), initial=done, unit="trial", file=sys.stderr, disable=None)
+    with bar, contextlib.closing(outcomes):
+        for trial, outcome in outcomes:
+            keep({**outcome, "git_commit": commit}, trial, folder)
+            told = f"done in {outcome['seconds']:.0f} s by {outcome['worker']}"
+            if outcome["status"] != "done":
+                told = (
+                    f"FAILED: {outcome['error']}\n    all of it: {folder / 'trials' / trial.name}"
+                )
+            bar.update()
+            say(f"{bar.n}/{bar.total}  {trial.name}  {told}")
+            if time.monotonic() - written > TABLE_EVERY:
+                write_table(trials, folder)
+                written = time.monotonic()
+
+
+def keep(outcome, trial, folder):
+    """Keep what a worker gave in ``trials/<name>/``; a failure beside the last good result."""
+    own, good, files = folder / "trials" / trial.name, outcome["status"] == "done", {}
+    for name, content in outcome.get("files", {}).items():
+        if good or ".failed." in name:
+            files[name] = content
+    record = {key: value for key, value in outcome.items() if key != "files"}
+    record |= {"fingerprint": trial.fingerprint, "files": sorted(files)}
+    with explained_write_errors(folder):
         own.mkdir(parents=True, exist_ok=True)
-        for name, content in kept.items():
-            runs.write_bytes(own / name, content)
-        runs.write_json(own / RECORD[good], record)  # last: now it is done
+        for name, content in files.items():
+            write_bytes(own / name, content)
+        write_json(own / RECORD[good], record)  # last: now it is done
         for path in own.iterdir() if good else ():
-            if path.name not in {*kept, RECORD[good]}:  # of an earlier failure, or of other code
+            if path.name not in {*files, RECORD[good]}:  # of a failure before, or of other code
                 path.unlink()
 
 
-def _record(folder, cell):
-    """What is kept of a cell under its present fingerprint, or None."""
+def record_of(folder, trial):
+    """What is kept of a trial under its present fingerprint, or None."""
     for name in RECORD.values():
-        path = folder / "cells" / cell.name / name
-        if path.is_file() and (record := runs.read_json(path))["fingerprint"] == cell.fingerprint:
+        path = folder / "trials" / trial.name / name
+        if path.is_file() and (record := read_json(path))["fingerprint"] == trial.fingerprint:
             return record
     return None
 
 
-def metrics_of(cell, folder):
-    """The metrics of a cell that is done, name to number."""
-    return _record(folder, cell)["metrics"]
+def _is_done(folder, trial, with_models=False):
+    record = record_of(folder, trial)
+    models = record and [name for name in record["files"] if name.endswith(".keras")]
+    return bool(record and record["status"] == "done" and (models or not with_models))
 
 
-def _is_done(folder, cell, with_models):
-    record = _record(folder, cell)
-    return (
-        record is not None
-        and record["status"] == "done"
-        and not (with_models and record["models"] is None)
-    )
+def table(trials, folder):
+    """The results of some trials as a pandas.DataFrame, one row for each.
 
-
-def table(some, folder):
-    """The results of some cells: one row for each.
-
-    Parameters
-    ----------
-    some : sequence of ae_lib.study.cells.Cell
-    folder : Path
-        As for `collect`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Columns: what is varied; all parameters, as ``<notebook>.<parameter>``, lists as JSON; the metrics; ``status``, "done",
-        "failed" or "missing"; ``seconds``; ``worker``; ``error``.
+    Columns: what is varied; all parameters, as ``<notebook>.<parameter>``, lists as JSON; the
+    metrics' values; ``status``, "done", "failed" or "missing"; ``seconds``; ``worker``; ``error``.
     """
-    rows = [_row(cell, _record(folder, cell) or {"status": "missing"}) for cell in some]
-    measured = {name for _, metrics, _ in rows for name in metrics}
-    ordered = [
-        {**given, **{name: metrics.get(name, math.nan) for name in sorted(measured)}, **rest}
-        for given, metrics, rest in rows
-    ]
-    return pd.DataFrame(ordered)
+    records = [record_of(folder, trial) or {"status": "missing"} for trial in trials]
+    measured = sorted({name for record in records for name in record.get("metrics", {})})
+    rows = []
+    for trial, record in zip(trials, records, strict=True):
+        row = dict(trial.point)
+        for notebook, task in trial.tasks.items():
+            row |= {f"{notebook}.{key}": value for key, value in task["parameters"].items()}
+        row = {key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()}
+        entries = record.get("metrics", {})
+        row |= {name: entries.get(name, {}).get("value", math.nan) for name in measured}
+        rows.append(row | {key: record.get(key, empty) for key, empty in ROW.items()})
+    return pd.DataFrame(rows)
 
 
-def _row(cell, record):
-    every = {
-        f"{notebook}.{key}": v
-        for notebook, own in cell.parameters.items()
-        for key, v in own.items()
-    }
-    given = {
-        key: json.dumps(v) if isinstance(v, list) else v
-        for key, v in {**cell.point, **every}.items()
-    }
-    found = {key: record[key] for key in ROW if record.get(key) is not None}
-    return (
-        given,
-        record.get("metrics") or {},
-        {key: found.get(key, empty) for key, empty in ROW.items()},
-    )
-
-
-def write_table(some, folder):
+def write_table(trials, folder):
     """Write `table` as ``results.csv`` and ``results.parquet``, and return it."""
-    results, content = table(some, folder), io.BytesIO()
+    results, content = table(trials, folder), io.BytesIO()
     results.to_parquet(content, index=False)
-    with runs.explained_write_errors(folder):
+    with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        runs.write_bytes(folder / "results.parquet", content.getvalue())
-        runs.write_text(folder / "results.csv", results.to_csv(index=False))
+        write_bytes(folder / "results.parquet", content.getvalue())
+        write_bytes(folder / "results.csv", results.to_csv(index=False).encode())
     return results
 
 
 def say(text):
     """Lines on standard error, above the progress bar if there is one."""
     tqdm.write(text, file=sys.stderr)
-
-
-def main(arguments=None):
-    """Command line; returns the exit code. A user's mistake is one sentence, without traceback."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ae_lib.study.sweep", description=__doc__.splitlines()[0]
-    )
-    parser.add_argument("name", help="a name in notebooks/params/sweeps/, or a file")
-    parser.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="a Dask scheduler, such as tcp://host:8786; by default one here",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        help="processes here, at least 1; by default as many as there are cores",
-    )
-    parser.add_argument("--models", action="store_true", help="keep the trained models as well")
-    options = parser.parse_args(arguments)
-    if options.workers is not None and options.workers < 1:
-        parser.error(f"--workers is {options.workers}; expected a whole number of at least 1")
-    make_folders_absolute()
-    try:
-        some, name = load_sweep(options.name), f"sweeps/{sweep_file(options.name).stem}"
-        with runs.only_run(name) as folder:
-            results = collect(some, folder, options.scheduler, options.workers, options.models)
-    except StudyError as error:
-        say(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted: finished cells are kept, and the next start goes on from there")
-        return 130
-    counts = results["status"].value_counts()
-    say(
-        ", ".join(f"{count} {status}" for status, count in counts.items())
-        + f" of {len(some)}: reports/{name}/results.csv"
-    )
-    return 0 if set(counts.index) == {"done"} else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

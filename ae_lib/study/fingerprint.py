@@ -1,0 +1,149 @@
+"""What a notebook's results depend on, as one hash, and which notebooks are out of date."""
+
+import ast
+import functools
+import hashlib
+import io
+import json
+import tokenize
+from importlib.metadata import version
+
+from ae_lib import data
+from ae_lib.run import PROJECT, REFERENCE, RESULTS, read_json, sweep_table
+from ae_lib.study import graph
+
+PACKAGES = (  # that results depend on
+    "tensorflow", "keras", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "constriction",
+    "pillow", "adjustText",
+)  # fmt: skip
+
+
+def fingerprint(name, notebook, parameters, needed):
+    """SHA-256 of all that a notebook's results depend on, but for the processor.
+
+    File times, comments and docstrings mean nothing.
+
+    Parameters
+    ----------
+    name : str
+    notebook : nbformat notebook
+    parameters : dict
+        All of them, as a `ae_lib.study.graph.Profile` has them.
+    needed : sequence of str
+        Fingerprints of the notebooks that it reads from.
+
+    Raises
+    ------
+    StudyError
+        If images or a table that the parameters name are missing.
+    """
+    cells = [code_of(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    named = {key: value for key, value in parameters.items() if key != "profile"}
+    images = {key: _images(named[key]) for key in graph.DATASETS if key in named}
+    files = [sweep_table(named[key]) for key in graph.SWEEPS if key in named]
+    if name in graph.READS_REFERENCE:
+        files += REFERENCE.glob(f"{parameters['profile']}.json")
+    read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    packages = {package: version(package) for package in PACKAGES}
+    modules = {module: _module(module)[0] for module in sorted(_all_imports("\n".join(cells)))}
+    content = [cells, named, images, read, packages, modules, list(needed)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprints(profile):
+    """The fingerprint of each notebook of a `ae_lib.study.graph.Profile`."""
+    result = {}
+    for name, parameters in profile.parameters.items():
+        needed = [result[need] for need in profile.needs[name]]
+        result[name] = fingerprint(name, graph.read_notebook(name), parameters, needed)
+    return result
+
+
+def out_of_date(profile, current, folder):
+    """The notebooks of a profile that have to be executed, in order.
+
+    Those whose executed copy has another fingerprint, or shows other results than the artifacts
+    hold, because someone ran the notebook in JupyterLab since; and those that read from them.
+
+    Parameters
+    ----------
+    profile : ae_lib.study.graph.Profile
+    current : dict
+        Of `fingerprints`.
+    folder : Path
+        The run's folder.
+    """
+    stale = []
+    for name, needs in profile.needs.items():
+        executed = folder / f"{name}.ipynb"
+        study = read_json(executed)["metadata"].get("study", {}) if executed.is_file() else {}
+        same = study.get("fingerprint") == current[name]
+        shown = study.get("results") == results_of(folder, name)
+        if not (same and shown) or any(need in stale for need in needs):
+            stale.append(name)
+    return stale
+
+
+def results_of(folder, name):
+    """SHA-256 of what a notebook has published in a run's folder; None if there is nothing."""
+    path = folder / "artifacts" / name / RESULTS
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def code_of(source):
+    """Python source without comments, docstrings and blank lines."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _all_imports(source):
+    """The modules of ae_lib that a source imports, directly or not."""
+    found, waiting = set(), {"ae_lib", *_imports(source)}
+    while waiting:
+        found |= waiting
+        waiting = {name for module in waiting for name in _module(module)[1]} - found
+    return found
+
+
+def _imports(source):
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return {name for name in names if name.split(".")[0] == "ae_lib" and _path(name).is_file()}
+
+
+def _path(module):
+    path = PROJECT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _module(name):
+    """Code and imports of a module, parsed again when its file's content has changed."""
+    return _parsed(_path(name).read_text(encoding="utf-8"))
+
+
+@functools.lru_cache(maxsize=100)
+def _parsed(source):
+    return code_of(source), _imports(source)
+
+
+def _images(name):
+    """What tells images from others of the same name; None if a notebook does without them."""
+    if name == "mnist":
+        return data.MNIST_MD5  # checked whenever they are loaded
+    if name in ("any", "digits") or (name in data.TITLES and not data.local_file(name)):
+        return None
+    return data.load(name).md5
