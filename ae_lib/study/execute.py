@@ -307,16 +307,18 @@ def only_run(name):
     folder = reports_folder() / name
     with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".run.lock")
+        lock = FileLock(folder / ".run.lock", timeout=0)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire()
         except Timeout:
             raise StudyError(
                 f"{folder} is in use by another run; expected one at a time: wait until it has "
                 "ended, or end it."
             ) from None
-    with lock:
+    try:
         yield folder
+    finally:
+        lock.release()
 
 
 def remove_leftovers(folder):
