@@ -216,23 +216,16 @@ def named_file(name, folder, kind):
 
 def read_yaml(path):
     """The content of a YAML file; `StudyError` if it is not YAML, or gives a name twice."""
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node, deep=False):
-            names = [key.value for key, _ in node.value]
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
-                raise StudyError(
-                    f"{path.name} gives {twice!r} twice; expected each name once: remove one."
-                )
-            return super().construct_mapping(node, deep)
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError
 
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except yaml.YAMLError as error:
-        problem = " ".join(str(error).split())
-        raise StudyError(f"{path.name} is not valid YAML ({problem}): correct it.") from error
+        return YAML(typ="safe", pure=True).load(path)
+    except MarkedYAMLError as error:
+        raise StudyError(
+            f"{path.name} is not valid YAML: {error.problem} in line "
+            f"{error.problem_mark.line + 1}; expected each name once, and lines such as 'seed: 1'."
+        ) from error
 
 
 def read_sections(path):
@@ -267,10 +260,7 @@ def check_parameter(file, section, name, value, known):
         )
     kind = known[name][0]
     if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-        hint = ""
-        if kind == "float" and isinstance(value, str):
-            hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
-        raise StudyError(f"{where}, which is {type(value).__name__}; expected {kind}{hint}.")
+        raise StudyError(f"{where}, which is {type(value).__name__}; expected {kind}.")
     if name == "model" and value not in MODELS:
         raise StudyError(f"{where}; expected one of {', '.join(MODELS)}.")
     if name == "seed" and value < 0:
