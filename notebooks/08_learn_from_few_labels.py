@@ -445,11 +445,8 @@ kept = [
     "scratch",
 ]
 measured = {}
-for name, values in [
-    ("best_frozen", errors[best_frozen]),
-    *((name, errors[name]) for name in kept),
-]:
-    for n, value in zip(sizes, values.T, strict=True):
+for name in kept:
+    for n, value in zip(sizes, errors[name].T, strict=True):
         key = f"fewlabels.{name}.{n}.error"
         measured |= {f"{key}_mean": few_labels.t_interval(value), f"{key}_std": value.std(ddof=1)}
 
