@@ -1,5 +1,6 @@
 """The race is complete: every backend trains the same thing, and who cannot take part is named."""
 
+import contextlib
 import io
 import json
 from importlib.util import find_spec
@@ -30,14 +31,6 @@ def assert_trained(answers):
     assert answers[-1]["seconds"] > 0
 
 
-@pytest.fixture
-def without_torch(tmp_path, monkeypatch):
-    """PyTorch is not installed, for processes started from here."""
-    absent = "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n"
-    (tmp_path / "torch.py").write_text(absent)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-
-
 @pytest.mark.parametrize("name", ["study", "keras_fit"])
 def test_backends_train_the_same_thing(name):
     assert_trained(answers_of(name))
@@ -66,33 +59,63 @@ def test_images_are_repeated_until_there_are_enough():
     np.testing.assert_array_equal(train[0], train[1200])
 
 
-def test_race_goes_round_and_names_a_backend_that_is_not_installed(without_torch):
-    entries = {label: {**TINY, "name": label} for label in ("study", "torch_eager")}
-    turns, absent = benchmark.race(entries, 2)
-    assert list(turns["entry"]) == ["study"] * 3
-    assert list(turns["repetition"]) == [0, 1, 2]
-    reason = "The backend torch_eager ended without training: No module named 'torch'."
-    assert absent == {"torch_eager": reason}
-    assert turns["seconds"].iloc[0] > turns["seconds"].iloc[1]  # it compiles first
+def test_a_process_answers_in_json_until_it_is_ended():
+    with benchmark.started({**TINY, "name": "idle"}) as epoch:
+        assert [epoch().keys() for _ in range(2)] == [{"seconds", "peak_rss_mb"}] * 2
 
 
-def test_race_without_the_study_is_refused():
-    none = {**TINY, "name": "study", "dataset": "none"}
-    with pytest.raises(StudyError, match="study ended without training: There is no data set 'no"):
-        benchmark.race({"study": none}, 1)
-
-
-def test_answers_are_json_whatever_a_library_prints(tmp_path, monkeypatch):
-    # Imported at the start of every Python process: a library that prints, at once and at the end.
-    noisy = "import atexit\natexit.register(print, 'noise')\n"
-    (tmp_path / "optax.py").write_text("print('noise', flush=True)\n" + noisy)
-    (tmp_path / "jax.py").write_text("import optax\nraise ModuleNotFoundError('no jax here')\n")
+def test_a_backend_that_is_not_installed_says_so_whatever_its_library_prints(tmp_path, monkeypatch):
+    absent = "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n"
+    (tmp_path / "torch.py").write_text(f"print('noise', flush=True)\n{absent}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    reason = "The backend torch_eager ended without training: No module named 'torch'."
     with (
-        pytest.raises(StudyError, match="jax_scan ended without training"),
-        benchmark.started({**TINY, "name": "jax_scan"}) as epoch,
+        pytest.raises(StudyError, match=reason),
+        benchmark.started({**TINY, "name": "torch_eager"}) as epoch,
     ):
         epoch()
+
+
+def test_a_backend_without_data_ends_with_one_sentence():
+    with pytest.raises(StudyError, match="There is no data set 'none'"):
+        benchmark.main(None, **{**TINY, "name": "study", "dataset": "none"})
+
+
+@pytest.fixture
+def order(monkeypatch):
+    """The order in which epochs are trained by backends that need no process."""
+    trained = []
+
+    @contextlib.contextmanager
+    def started(settings):
+        def epoch():
+            if settings["images"] == 0:
+                raise StudyError(f"{settings['name']} ended.")
+            trained.append(settings["name"])
+            return {"seconds": 0.0, "loss": 0.1}
+
+        yield epoch
+        trained.append(f"{settings['name']} is ended")
+
+    monkeypatch.setattr(benchmark, "started", started)
+    return trained
+
+
+def test_race_goes_round_and_names_who_is_missing(order):
+    entries = {"study": 600, "absent": 0, "keras_fit": 600}
+    entries = {name: {**TINY, "name": name, "images": n} for name, n in entries.items()}
+    turns, absent = benchmark.race(entries, 2)
+    assert order[:6] == ["study", "keras_fit"] * 3
+    assert set(order[6:]) >= {"study is ended", "keras_fit is ended"}
+    assert list(turns["repetition"]) == [0, 0, 1, 1, 2, 2]
+    assert absent == {"absent": "absent ended."}
+    # The first epoch is timed from the outside, with preparing and compiling.
+    assert (turns["seconds"] > 0).tolist() == [True] * 2 + [False] * 4
+
+
+def test_race_without_the_study_is_refused(order):
+    with pytest.raises(StudyError, match="study ended"):
+        benchmark.race({"study": {**TINY, "name": "study", "images": 0}}, 1)
 
 
 @pytest.fixture
