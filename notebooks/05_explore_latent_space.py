@@ -58,7 +58,7 @@ penalties: list = [
     0.1,
 ]  # candidates for the linear probe's inverse penalty, tried on the validation images
 why_images: int = 5000  # the first validation images, on which the reasons are sought
-margin: float = 0.01  # accuracies closer than this count as level
+margin: float = 0.01  # accuracies closer than this count as equivalent
 
 # %% [markdown]
 # ## Load the images and the model, and encode
@@ -75,7 +75,8 @@ import keras
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
-from sklearn.manifold import trustworthiness
+from sklearn.manifold import TSNE, trustworthiness
+from threadpoolctl import threadpool_limits
 
 run = Run(profile, "05_explore_latent_space")
 autoencoder, encoder, decoder = models.load(run.model(model))
@@ -112,15 +113,15 @@ pd.Series(
 # %%
 shown = {name: test[name][:map_images] for name in (model, "pca")}
 y_shown = images.y_test[:map_images]
-maps = {
-    "pca_map": {
-        name: PCA(2, svd_solver="covariance_eigh").fit_transform(codes)
-        for name, codes in shown.items()
-    },
-    "tsne_map": {
-        name: latent.tsne(codes, seed, max_iter=map_iterations) for name, codes in shown.items()
-    },
+to_plane = {
+    "pca_map": PCA(2, svd_solver="covariance_eigh"),
+    "tsne_map": TSNE(init="pca", random_state=seed, max_iter=map_iterations),
 }
+with threadpool_limits(2, user_api="openmp"):  # sums over more threads come out in any order
+    maps = {
+        kind: {name: method.fit_transform(codes) for name, codes in shown.items()}
+        for kind, method in to_plane.items()
+    }
 
 # %% [markdown]
 # How far can a map be trusted? **Trustworthiness** is 1 if the neighbours of every image on the map are its neighbours
@@ -142,7 +143,7 @@ trust = {
 
 def leave_one_out(points):
     return metrics.interval(
-        latent.vote(y_shown, latent.other_neighbours(points, 5)) == y_shown, seed
+        latent.vote(y_shown, latent.neighbours(points, None, 5)) == y_shown, seed
     )
 
 
@@ -523,16 +524,15 @@ duels += [
 ]
 duels = [(*names, a.astype("float64"), b) for *names, a, b in duels]
 rows = [
-    (*n, metrics.interval(100 * (a - b), seed), metrics.higher(a, b, seed))
-    for *n, a, b in duels
+    (*n, metrics.interval(100 * (a - b), seed), metrics.higher(a, b, seed)) for *n, a, b in duels
 ]
 pd.DataFrame(rows, columns=["score", "first", "against", "gain / points", "better"]).rename_axis(
     columns=images.title
 )
 
 # %% [markdown]
-# How large can the difference be? Two accuracies are *level* if the 95 % interval of their difference lies within the
-# margin on either side. With few images nothing is: *not shown* does not mean different.
+# How large can the difference be? Two accuracies are *equivalent* if the 95 % interval of their difference lies within the
+# margin on either side (two one-sided tests). With few images none are: *not shown* does not mean different.
 
 # %%
 for score, other in (
@@ -540,14 +540,13 @@ for score, other in (
     ("knn5_accuracy", "pca"),
     ("linear_probe_accuracy", "pixels"),
 ):
-    verdict = (
-        "yes" if latent.level(hits[model][score], hits[other][score], margin, seed) else "not shown"
-    )
-    print(f"{score}, code and {label[other]} level within a margin of {margin:g}: {verdict}")
+    same = latent.equivalent(hits[model][score], hits[other][score], margin, seed)
+    verdict = "yes" if same else "not shown"
+    print(f"{score}, code and {label[other]} equivalent within ±{margin:g}: {verdict}")
 
 # %% [markdown]
 # **How to read it.** A network that was trained to draw has no reason to place images of a class near each other. If code and
-# PCA are level in k-NN, the bent encoder bought nothing there that as many straight axes do not give. PCA's axes have the
+# PCA are equivalent in k-NN, the bent encoder bought nothing there that as many straight axes do not give. PCA's axes have the
 # lengths of their parts in the image, and the loss of accuracy by whitening says how much of PCA's result is due to that; the code has
 # no such scale, and the gain of the rescaled code says what the lack of it costs. A linear probe does not care for scale; it
 # tells whether the classes can be parted by planes, and the table of layers above whether they could anywhere in the

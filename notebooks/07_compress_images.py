@@ -67,16 +67,20 @@ shown: list = [3.5, 1.6, 1, 0.3]  # those of the steps whose images are shown
 
 # %%
 import gzip
+import io
+import math
 import time
 import zlib
 
 from ae_lib import StudyError, data, figures, metrics, models, training
 from ae_lib.analysis import codec
+from ae_lib.analysis.stream import HEADER, VERSION, unpack
 from ae_lib.run import Run
 
 import keras
 import numpy as np
 import pandas as pd
+from PIL import Image
 from sklearn.decomposition import PCA
 
 run = Run(profile, "07_compress_images")
@@ -166,7 +170,7 @@ streams = {(name, step): codec.compress(x, codecs[name], step) for name, step in
 decoded = {
     (name, step): codec.decompress(stream, codecs[name]) for (name, step), stream in streams.items()
 }
-print(f"{len(streams)} streams, each a header of {codec.HEADER} bytes and its payload")
+print(f"{len(streams)} streams, each a header of {HEADER} bytes and its payload")
 
 # %% [markdown]
 # Is what comes out of a stream exactly what went in?
@@ -174,9 +178,7 @@ print(f"{len(streams)} streams, each a header of {codec.HEADER} bytes and its pa
 # %%
 coordinates = {name: each.encode(x) for name, each in codecs.items()}
 symbols = {(name, step): codecs[name].quantise(coordinates[name], step) for name, step in keys}
-exact = [
-    np.array_equal(codec.unpack(streams[key], codecs[key[0]])[0], symbols[key]) for key in keys
-]
+exact = [np.array_equal(unpack(streams[key], codecs[key[0]])[0], symbols[key]) for key in keys]
 print(
     f"codes of all {len(x):,} test images reproduced exactly, at every step: {'yes' if all(exact) else 'no'}"
 )
@@ -219,7 +221,7 @@ pd.Series(facts, name=images.title).to_frame()
 # does not fit is refused before anything is decoded.
 
 # %%
-newer = stream[:3] + bytes([codec.VERSION + 1]) + stream[4:]
+newer = stream[:3] + bytes([VERSION + 1]) + stream[4:]
 altered = stream[:-1] + bytes([stream[-1] ^ 1])
 attempts = {
     "truncated": stream[:-1],
@@ -255,14 +257,42 @@ print(*refusals.values(), sep="\n")
 # of the pixels, as float32, although the pixels were bytes.
 
 # %%
-picture = codec.mosaic(images.pixels_test)
+tile, margin = 32, (32 - data.SIDE) // 2
+middle_of_tile = slice(margin, margin + data.SIDE)
+
+
+def mosaic(images):
+    columns = math.isqrt(len(images) - 1) + 1
+    tiles = np.zeros((-(-len(images) // columns) * columns, tile, tile), "uint8")
+    pictures = images.reshape(-1, data.SIDE, data.SIDE)
+    tiles[: len(images), middle_of_tile, middle_of_tile] = pictures
+    return tiles.reshape(-1, columns, tile, tile).swapaxes(1, 2).reshape(-1, columns * tile)
+
+
+# %%
+def from_mosaic(picture, count):
+    columns = picture.shape[1] // tile
+    tiles = picture.reshape(-1, tile, columns, tile).swapaxes(1, 2).reshape(-1, tile, tile)
+    return tiles[:count, middle_of_tile, middle_of_tile].reshape(count, data.PIXELS)
+
+
+def picture_file(picture, kind, **options):  # its bytes, and the picture that they decode to
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, kind, **options)
+    with Image.open(file) as decoded:
+        return file.getvalue(), np.asarray(decoded.convert("L"))
+
+
+# %%
+picture = mosaic(images.pixels_test)
+assert np.array_equal(from_mosaic(picture, len(x)), images.pixels_test)
 formats = [("JPEG", {"quality": q, "optimize": True}) for q in jpeg_qualities]
 formats += [("WEBP", {"quality": q}) for q in webp_qualities]
 for kind, options in formats:
-    file, back = codec.picture_file(picture, kind, **options)
+    file, back = picture_file(picture, kind, **options)
     key = kind, options["quality"]
     bits[key] = 8 * len(file) / len(x)
-    errors[key] = metrics.mse(x, data.as_flat_images(codec.from_mosaic(back, len(x))))
+    errors[key] = metrics.mse(x, data.as_flat_images(from_mosaic(back, len(x))))
     means[key] = metrics.interval(errors[key], seed)
 
 # %%
@@ -276,8 +306,8 @@ print(
 
 # %% tags=["nbval-ignore-output"]
 lossless = {
-    "PNG": len(codec.picture_file(picture, "PNG", optimize=True)[0]),
-    "WebP": len(codec.picture_file(picture, "WEBP", lossless=True)[0]),
+    "PNG": len(picture_file(picture, "PNG", optimize=True)[0]),
+    "WebP": len(picture_file(picture, "WEBP", lossless=True)[0]),
     "zlib": len(zlib.compress(images.pixels_test.tobytes(), 9)),
 }
 pd.Series(lossless, name="lossless, bits per image").mul(8 / len(x)).round(0).to_frame()
@@ -287,14 +317,12 @@ pd.Series(lossless, name="lossless, bits per image").mul(8 / len(x)).round(0).to
 
 # %% tags=["nbval-ignore-output"]
 few = [images.pixels_test[i : i + 1] for i in range(singles)]
-tiles = [codec.mosaic(image) for image in few]
+tiles = [mosaic(image) for image in few]
 alone = {
     f"{model}, step {middle}": [len(codec.compress(image, codecs[model], middle)) for image in few],
-    "JPEG, lowest quality": [
-        len(codec.picture_file(tile, "JPEG", **formats[0][1])[0]) for tile in tiles
-    ],
+    "JPEG, lowest quality": [len(picture_file(tile, "JPEG", **formats[0][1])[0]) for tile in tiles],
     "WebP, lowest quality": [
-        len(codec.picture_file(tile, "WEBP", quality=webp_qualities[0])[0]) for tile in tiles
+        len(picture_file(tile, "WEBP", quality=webp_qualities[0])[0]) for tile in tiles
     ],
 }
 pd.DataFrame(
@@ -410,15 +438,28 @@ receiver.round(1)
 # image by image, never above the straight line between its neighbours, which favours PCA; below the lowest of PCA's rates it
 # may spend the bits of that one. Then the paired bootstrap decides.
 
+
+# %%
+def error_at(rate, rates, errors):  # of each image, from errors of shape (rates, images)
+    order = np.argsort(rates)
+    rates, errors = np.asarray(rates)[order], errors[order]
+    if not rates[0] <= rate <= rates[-1]:
+        raise StudyError(
+            f"The rate {rate:.4g} was not measured; expected {rates[0]:.4g} to {rates[-1]:.4g} bits "
+            "per image: add smaller or larger steps to pca_steps."
+        )
+    right = max(1, np.searchsorted(rates, rate))
+    share = (rate - rates[right - 1]) / (rates[right] - rates[right - 1])
+    return errors[right - 1] ** (1 - share) * errors[right] ** share
+
+
 # %%
 pca_rates = [bits["pca", step] for step in pca_steps]
 pca_errors = np.array([errors["pca", step] for step in pca_steps])
 at_same_rate = {
-    s: codec.error_at(max(bits[model, s], min(pca_rates)), pca_rates, pca_errors) for s in steps
+    s: error_at(max(bits[model, s], min(pca_rates)), pca_rates, pca_errors) for s in steps
 }
-verdicts = {
-    step: metrics.lower(errors[model, step], at_same_rate[step], seed) for step in steps
-}
+verdicts = {step: metrics.lower(errors[model, step], at_same_rate[step], seed) for step in steps}
 for step in [step for step in steps if bits[model, step] <= limit]:
     print(f"step {step}, less error than PCA at the same rate: {verdicts[step]}")
 print(f"PCA overtakes in the end: {'yes' if overtaken < np.inf else 'no'}")

@@ -50,7 +50,7 @@ goal: float = (
 # %%
 from functools import partial
 
-from ae_lib import data, figures, models
+from ae_lib import data, figures, metrics, models
 from ae_lib.analysis import few_labels
 from ae_lib.run import Run, write_json
 
@@ -276,9 +276,19 @@ with threadpool_limits(
 # codes. Intervals are Student's, over the draws: how far the mean would move with other draws of labels, for this network
 # and these test images.
 
+
+# %%
+def over_draws(values):
+    return metrics.student_interval(np.mean(values), np.std(values, ddof=1), len(values))
+
+
+def fewer_errors(first, second):
+    return over_draws(second - first).verdict
+
+
 # %%
 best_frozen = f"{model}_propagation"
-intervals = {name: [few_labels.t_interval(e) for e in values.T] for name, values in errors.items()}
+intervals = {name: [over_draws(e) for e in values.T] for name, values in errors.items()}
 results = pd.DataFrame(
     [
         (name, n, d, v[d, i])
@@ -320,9 +330,7 @@ kinds = {
     "propagation": "propagation",
 }
 gains = {label: errors[f"pca_{kind}"] - errors[f"{model}_{kind}"] for label, kind in kinds.items()}
-tables = {
-    label: 100 * pd.DataFrame(map(few_labels.t_interval, g.T), sizes) for label, g in gains.items()
-}
+tables = {label: 100 * pd.DataFrame(map(over_draws, g.T), sizes) for label, g in gains.items()}
 ahead = sum((table["low"] > 0).sum() for table in tables.values())
 behind = sum((table["high"] < 0).sum() for table in tables.values())
 caption = (
@@ -334,7 +342,7 @@ run.show(
 )
 
 # %%
-gain = [few_labels.t_interval(100 * g) for g in (errors["scratch"] - errors["finetuned"]).T]
+gain = [over_draws(100 * g) for g in (errors["scratch"] - errors["finetuned"]).T]
 caption = (
     f"Figure 8.4. {images.title}: the encoder trained further against the same network from scratch, with 95 % intervals. "
     f"It errs less often by {gain[0].value:.1f} [{gain[0].low:.1f}, {gain[0].high:.1f}] percentage points with {sizes[0]:,} labels, by "
@@ -397,18 +405,14 @@ pairs = {
     "training further beats an SVM on frozen codes": ("finetuned", f"{model}_svm"),
 }
 verdicts = {
-    claim: [
-        few_labels.fewer_errors(a, b)
-        for a, b in zip(errors[first].T, errors[second].T, strict=True)
-    ]
+    claim: [fewer_errors(a, b) for a, b in zip(errors[first].T, errors[second].T, strict=True)]
     for claim, (first, second) in pairs.items()
 }
 
 # %% tags=["nbval-ignore-output"]
 write_json(run.new_artifact("fewlabels_verdicts.json"), verdicts)
 margins = {
-    claim: map(few_labels.t_interval, 100 * (errors[b] - errors[a]).T)
-    for claim, (a, b) in pairs.items()
+    claim: map(over_draws, 100 * (errors[b] - errors[a]).T) for claim, (a, b) in pairs.items()
 }
 table = {
     claim: [
@@ -427,9 +431,7 @@ pd.DataFrame(table, sizes).T.rename_axis(index=title, columns="labels")
 for name in (best_frozen, "pca_propagation"):
     print(f"goal reached by {name}:", "yes" if intervals[name][0].high <= goal else "no")
 for n, first, second in zip(sizes, errors[best_frozen].T, errors[f"{model}_svm"].T, strict=True):
-    print(
-        f"{n} labels, propagation beats an SVM on the same codes: {few_labels.fewer_errors(first, second)}"
-    )
+    print(f"{n} labels, propagation beats an SVM on the same codes: {fewer_errors(first, second)}")
 
 # %% [markdown]
 # ## Keep the results
@@ -448,7 +450,7 @@ measured = {}
 for name in kept:
     for n, value in zip(sizes, errors[name].T, strict=True):
         key = f"fewlabels.{name}.{n}.error"
-        measured |= {f"{key}_mean": few_labels.t_interval(value), f"{key}_std": value.std(ddof=1)}
+        measured |= {f"{key}_mean": over_draws(value), f"{key}_std": value.std(ddof=1)}
 
 # %%
 rivals = {
@@ -462,7 +464,7 @@ rivals = {
 }
 by_size = {
     claim: [
-        f"{n:,}: {few_labels.fewer_errors(x, y)}"
+        f"{n:,}: {fewer_errors(x, y)}"
         for n, x, y in zip(sizes, errors[a].T, errors[b].T, strict=True)
     ]
     for claim, (a, b) in rivals.items()

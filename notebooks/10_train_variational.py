@@ -75,6 +75,7 @@ from ae_lib.run import Run
 import keras
 import numpy as np
 import pandas as pd
+from scipy.stats import norm
 from sklearn.decomposition import PCA
 
 run = Run(profile, "10_train_variational")
@@ -477,10 +478,10 @@ flat = models.variational_autoencoder(data.PIXELS, hidden, 2, beta)
 flat_fitted = fit(flat, map_epochs)
 
 # %%
-grid = variational.quantile_grid(map_steps)
-drawn_map = models.predict_in_batches(flat.decoder, grid.reshape(-1, 2)).reshape(
-    map_steps, map_steps, -1
-)
+quantiles = norm.ppf((np.arange(map_steps) + 0.5) / map_steps).astype("float32")
+grid = np.stack(np.meshgrid(quantiles, quantiles[::-1]), axis=-1)  # the second unit grows upwards
+drawn_map = models.predict_in_batches(flat.decoder, grid.reshape(-1, 2))
+drawn_map = drawn_map.reshape(map_steps, map_steps, -1)
 flat_elbo = data.PIXELS * flat_fitted.history["val_loss"][-1]
 caption = (
     f"Figure 10.7. {images.title}: the images of a VAE with a code of two numbers, at the quantiles of the prior. Its validation −ELBO is "

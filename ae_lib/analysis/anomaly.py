@@ -1,4 +1,4 @@
-"""Anomalies: scores that tell them, thresholds for a stated rate of false alarms, and images damaged on purpose."""
+"""Detect anomalies: scores, thresholds for a stated rate of false alarms, AUROC, corruptions."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.data import PIXELS, SIDE
 from ae_lib.metrics import Interval, entropy
+from ae_lib.models import predict_in_batches
 
 import keras
 import numpy as np
@@ -14,12 +15,12 @@ from scipy.stats import norm, rankdata
 
 
 def relative_error(x, y, sigma=1.0):
-    """Smoothed reconstruction error relative to the ink of the image, one value per image.
+    """Return the smoothed squared reconstruction error of each image, relative to its ink.
 
-    The residual is smoothed by a Gaussian before it is squared. Along an edge that is drawn a fraction of a pixel beside
-    its place, which is where nearly all of the error of a normal image sits, the residual is thin, and smoothing damps
-    it; where a stroke is missing or invented it is as broad as the stroke, and stays. The sum over the image is divided
-    by the image's ink, since more ink has more edges.
+    The residual is smoothed by a Gaussian before it is squared. Along an edge that is reconstructed
+    a fraction of a pixel beside its place, the residual is thin and smoothing damps it; where a
+    stroke is missing or invented, the residual is as broad as the stroke and remains. The sum over
+    the image is divided by the image's ink, since more ink has more edges.
 
     Parameters
     ----------
@@ -34,15 +35,15 @@ def relative_error(x, y, sigma=1.0):
     -------
     float array, shape (n,) or (n, k)
     """
-    shape = (*y.shape[:-1], SIDE, SIDE)
-    residual = (y - x.reshape(len(x), *[1] * (y.ndim - 2), PIXELS)).reshape(shape)
-    smooth = gaussian_filter(residual, sigma, axes=(-2, -1))
+    models = [1] * (y.ndim - 2)
+    residual = y - x.reshape(len(x), *models, PIXELS)
+    smooth = gaussian_filter(residual.reshape(*y.shape[:-1], SIDE, SIDE), sigma, axes=(-2, -1))
     ink = np.maximum(x.sum(axis=1), 1)  # an empty image counts as one with a single full pixel
-    return np.square(smooth).sum(axis=(-2, -1)) / ink.reshape(-1, *[1] * (y.ndim - 2))
+    return np.square(smooth).sum(axis=(-2, -1)) / ink.reshape(-1, *models)
 
 
 def scores(reconstruct, x, sigma=1.0, part=1000):
-    """Scores of images by k models at once: squared error, binary cross-entropy, its excess, and relative error.
+    """Score images by k models at once.
 
     Parameters
     ----------
@@ -51,51 +52,45 @@ def scores(reconstruct, x, sigma=1.0, part=1000):
     sigma : float
         As for `relative_error`.
     part : int
-        How many images are reconstructed at a time, since k reconstructions of each are k times as large.
+        Number of images reconstructed at a time.
 
     Returns
     -------
     dict
-        ``"mse"``, ``"bce"``, ``"excess_bce"`` (less the image's own entropy), ``"relative"`` to arrays, shape (n, k).
+        ``"mse"``, ``"bce"``, ``"excess_bce"`` (BCE minus the image's entropy) and ``"relative"``
+        (`relative_error`) to float64 arrays, shape (n, k).
     """
-    found = []
-    for images in np.split(x, range(part, len(x), part)):
+
+    def of_part(images):
         y = np.asarray(reconstruct(images))
         target = np.broadcast_to(images[:, None], y.shape)
         mse = np.asarray(keras.losses.mean_squared_error(target, y))
         bce = np.asarray(keras.losses.binary_crossentropy(target, y))
-        found.append([mse, bce, bce - entropy(images)[:, None], relative_error(images, y, sigma)])
-    return dict(
-        zip(("mse", "bce", "excess_bce", "relative"), np.concatenate(found, axis=1), strict=True)
-    )
+        excess = bce - entropy(images)[:, None]
+        return np.stack([mse, bce, excess, relative_error(images, y, sigma)], axis=1)
 
-
-def ink_deviation(x, normal):
-    """How far an image's ink is from the median ink of normal images; the score of a detector that sees nothing else."""
-    return np.abs(x.sum(axis=1) - np.median(normal.sum(axis=1)))
+    values = np.ascontiguousarray(predict_in_batches(of_part, x, part).swapaxes(0, 1))
+    return dict(zip(("mse", "bce", "excess_bce", "relative"), values, strict=True))
 
 
 def threshold(errors, rate):
-    """The error above which an image is called an anomaly, so that at most a share ``rate`` of normal images is.
+    """Return the error above which an image is called an anomaly, for a rate of false alarms.
 
-    The split-conformal quantile: with n held-out normal images, the ⌈(n + 1)(1 − rate)⌉-th smallest of their errors. For
-    exchangeable images the expected share of false alarms is then at most ``rate``.
+    The split-conformal quantile: with n held-out normal images, the ⌈(n + 1)(1 − rate)⌉-th smallest
+    of their errors. For exchangeable images the expected share of false alarms is at most ``rate``
+    (Papadopoulos, Proedrou, Vovk and Gammerman, "Inductive confidence machines for regression",
+    ECML 2002).
 
     Parameters
     ----------
     errors : float array, shape (n,)
         Of normal images that the model was not trained on.
-    rate : float
-        Between 0 and 1.
+    rate : float, between 0 and 1
 
     Raises
     ------
     StudyError
         If ``rate`` is not between 0 and 1, or there are too few images for it.
-
-    References
-    ----------
-    Papadopoulos, Proedrou, Vovk and Gammerman, "Inductive confidence machines for regression", ECML 2002.
     """
     if not 0 < rate < 1:
         raise StudyError(
@@ -104,44 +99,42 @@ def threshold(errors, rate):
     rank = int(np.ceil((len(errors) + 1) * (1 - rate)))
     if rank > len(errors):
         raise StudyError(
-            f"There are {len(errors)} held-out images for a rate of false alarms of {rate}; expected at least "
-            f"{int(np.ceil(1 / rate)) - 1}: raise the rate or hold out more."
+            f"There are {len(errors)} held-out images for a rate of false alarms of {rate}; "
+            f"expected at least {int(np.ceil(1 / rate)) - 1}: raise the rate or hold out more."
         )
     return np.sort(errors)[rank - 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Auroc:
     """Areas under the ROC curve of k detection problems over the same n images.
+
+    The intervals follow DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more
+    correlated receiver operating characteristic curves: a nonparametric approach", Biometrics
+    44(3), 1988.
 
     Attributes
     ----------
     values : float array, shape (k,)
-        The share of pairs of an anomaly and a normal image in which the anomaly has the higher score.
+        The share of pairs of an anomaly and a normal image in which the anomaly scores higher.
     influences : float array, shape (n, k)
         What each image adds to the estimate; their mean square over n is the estimate's variance.
-
-    References
-    ----------
-    DeLong, DeLong and Clarke-Pearson, "Comparing the areas under two or more correlated receiver operating
-    characteristic curves: a nonparametric approach", Biometrics 44(3), 1988.
     """
 
     values: np.ndarray
     influences: np.ndarray
 
     def intervals(self):
-        """One `ae_lib.metrics.Interval` (95 %, over the images) per problem."""
-        return [
-            _normal_interval(*pair) for pair in zip(self.values, self.influences.T, strict=True)
-        ]
+        """Return one `ae_lib.metrics.Interval` (95 %, over the images) per problem."""
+        pairs = zip(self.values, self.influences.T, strict=True)
+        return [_normal_interval(value, influence) for value, influence in pairs]
 
     def mean(self):
-        """The mean over the problems, as an `ae_lib.metrics.Interval` (95 %, over the images)."""
+        """Return the mean over the problems, as an `Interval` (95 %, over the images)."""
         return _normal_interval(self.values.mean(), self.influences.mean(axis=1))
 
     def better(self, other):
-        """Whether the mean is higher than another's over the same images: "yes", "no" or "undecided"."""
+        """Tell whether the mean is above another's on these images: "yes", "no", "undecided"."""
         return Auroc(self.values - other.values, self.influences - other.influences).mean().verdict
 
 
@@ -151,13 +144,13 @@ def _normal_interval(value, influence):
 
 
 def auroc(scores, anomalous):
-    """Areas under the ROC curve, with what is needed for their intervals.
+    """Compute areas under the ROC curve, and what their intervals need.
 
     Parameters
     ----------
     scores : float array, shape (n, k)
         Higher for what is more likely an anomaly; one column per problem.
-    anomalous : bool array, shape (n, k)
+    anomalous : array of booleans or of 0 and 1, shape (n, k)
 
     Returns
     -------
@@ -166,53 +159,48 @@ def auroc(scores, anomalous):
     Raises
     ------
     StudyError
-        If a problem has no anomaly or no normal image.
+        If there are other labels, or a problem has no anomaly or no normal image.
     """
+    labels = np.asarray(anomalous)
+    anomalous = labels.astype(bool)
+    if (labels != anomalous).any():
+        raise StudyError(
+            f"The labels are {np.unique(labels)[:5].tolist()}; expected True for anomalies and "
+            "False for normal images: compare the classes first."
+        )
     if not (anomalous.any(axis=0) & (~anomalous).any(axis=0)).all():
         raise StudyError(
-            "A problem has only anomalies or only normal images; expected both: choose other images."
+            "A problem has only anomalies or only normal images; expected both: choose other "
+            "images."
         )
     pairs = [_auroc(*pair) for pair in zip(scores.T, anomalous.T, strict=True)]
-    return Auroc(
-        np.array([value for value, _ in pairs]),
-        np.stack([influence for _, influence in pairs], axis=1),
-    )
+    values, influences = zip(*pairs, strict=True)
+    return Auroc(np.array(values), np.stack(influences, axis=1))
 
 
 def _auroc(score, anomalous):
-    among_all = rankdata(score)
+    ranks = rankdata(score)
 
-    def below(
-        kind,
-    ):  # share of the other kind of images that lie below each of this kind, ties counted half
-        return (among_all[kind] - rankdata(score[kind])) / (~kind).sum()
+    def share_below(kind):  # of the other kind, below each image of this kind; ties counted half
+        return (ranks[kind] - rankdata(score[kind])) / (~kind).sum()
 
-    share = np.empty(len(score))  # of the other kind of images that lie on the right side of each
-    share[anomalous], share[~anomalous] = below(anomalous), 1 - below(~anomalous)
+    share = np.empty(len(score))  # of the other kind, on the right side of each image
+    share[anomalous], share[~anomalous] = share_below(anomalous), 1 - share_below(~anomalous)
     value = share[anomalous].mean()
     weight = np.where(anomalous, len(score) / anomalous.sum(), len(score) / (~anomalous).sum())
     return value, weight * (share - value)
 
 
 def average(aurocs):
-    """The mean of several `Auroc` of the same problems and images, e.g. over training seeds."""
-    return Auroc(
-        *(np.mean([getattr(a, name) for a in aurocs], axis=0) for name in ("values", "influences"))
-    )
+    """Return the mean of several `Auroc` of the same problems and images, e.g. over seeds."""
+    values = np.mean([each.values for each in aurocs], axis=0)
+    return Auroc(values, np.mean([each.influences for each in aurocs], axis=0))
 
 
 def side_by_side(sets):
-    """Stack k sets of images to one of k columns, as `ae_lib.models.stacked` takes them.
+    """Stack k sets of images, shape (n_i, 784), to one of shape (max n_i, k, 784).
 
-    Smaller sets begin anew until they are as long as the largest.
-
-    Parameters
-    ----------
-    sets : sequence of k arrays, shape (n_i, 784)
-
-    Returns
-    -------
-    array, shape (max n_i, k, 784)
+    `ae_lib.models.stacked` takes them so. Smaller sets are repeated to the length of the largest.
     """
     n = max(map(len, sets))
     return np.stack([images[np.arange(n) % len(images)] for images in sets], axis=1)
@@ -228,15 +216,13 @@ def _salt_and_pepper(x, strength, rng):
 
 def _occlusion(x, strength, rng):
     ends = x.cumsum(axis=1)
-    middle = (ends < rng.random((len(x), 1)) * ends[:, -1:]).sum(
-        axis=1
-    )  # a pixel, drawn in proportion to its ink
-    row, column = np.divmod(np.arange(PIXELS), SIDE)
-    offsets = [
-        axis - at[:, None] for axis, at in zip((row, column), divmod(middle, SIDE), strict=True)
-    ]
-    inside = [(-strength / 2 <= offset) & (offset < strength / 2) for offset in offsets]
-    return np.where(inside[0] & inside[1], 0, x)
+    # A pixel, drawn in proportion to its ink.
+    middle = (ends < rng.random((len(x), 1)) * ends[:, -1:]).sum(axis=1)
+    inside = np.ones(x.shape, bool)
+    for axis, at in zip(np.divmod(np.arange(PIXELS), SIDE), divmod(middle, SIDE), strict=True):
+        offset = axis - at[:, None]
+        inside &= (-strength / 2 <= offset) & (offset < strength / 2)
+    return np.where(inside, 0, x)
 
 
 def _inversion(x, strength, _):
@@ -244,9 +230,8 @@ def _inversion(x, strength, _):
 
 
 def _rotation(x, strength, _):
-    return rotate(x.reshape(-1, SIDE, SIDE), strength, axes=(2, 1), reshape=False, order=1).reshape(
-        x.shape
-    )
+    pictures = x.reshape(-1, SIDE, SIDE)
+    return rotate(pictures, strength, axes=(2, 1), reshape=False, order=1).reshape(x.shape)
 
 
 def _blur(x, strength, _):
@@ -272,15 +257,15 @@ CORRUPTIONS = {
 
 
 def corrupt(x, kind, strength, seed=0):
-    """Damage images.
+    """Corrupt images.
 
     Parameters
     ----------
     x : float32 array, shape (n, 784), in [0, 1]
     kind : str
-        One of `CORRUPTIONS`, which names the unit of its strength. Salt and pepper makes pixels empty or full, occlusion
-        empties a square around a pixel that is drawn in proportion to its ink, shuffling permutes the same pixels in
-        every image.
+        One of `CORRUPTIONS`, which names the unit of its strength. Salt and pepper makes pixels
+        empty or full, occlusion empties a square around a pixel that is drawn in proportion to its
+        ink, shuffling permutes the same pixels in every image.
     strength : float
     seed : int
 
@@ -295,7 +280,7 @@ def corrupt(x, kind, strength, seed=0):
     """
     if kind not in CORRUPTIONS:
         raise StudyError(
-            f"There is no corruption {kind!r}; expected one of {', '.join(CORRUPTIONS)}."
+            f"The corruption is {kind!r}; expected one of {', '.join(CORRUPTIONS)}: change it."
         )
     damaged = CORRUPTIONS[kind][0](x, strength, np.random.default_rng(seed))
     return np.clip(damaged, 0, 1).astype("float32")

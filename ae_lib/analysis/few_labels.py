@@ -1,8 +1,7 @@
-"""Learning from few labels: balanced draws of them, their propagation on a graph of codes, and fine-tuning."""
+"""Learn from few labels: balanced draws, propagation on a graph of codes, and fine-tuning."""
 
 import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
-from ae_lib.metrics import student_interval
 from ae_lib.training import compiler_for
 
 import keras
@@ -13,14 +12,15 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 
-SPECTRAL_RADIUS = 0.99  # assumed of the random walk on a graph; what decays more slowly is left to the last sweeps
+# Assumed of the random walk on a graph; what decays more slowly is left to the last sweeps.
+SPECTRAL_RADIUS = 0.99
 
 
 def balanced_draws(labels, sizes, count, seed=0):
-    """Draw labelled images, as many of each class, enough for the largest of some sizes.
+    """Draw labelled images, equally many of each class.
 
-    The classes take turns, so that the first n images of a draw are a balanced draw as well, if n is one of the sizes:
-    one draw serves a whole learning curve, and more labels means some in addition.
+    The classes take turns, so that the first n images of a draw are balanced for each size n: one
+    draw serves a whole learning curve, and a larger size adds images to a smaller one.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def balanced_draws(labels, sizes, count, seed=0):
     sizes : sequence of int
         Multiples of the number of classes.
     count : int
-        Number of draws; each depends on nothing but the labels, the seed and its number.
+        Number of draws; each depends on nothing but the labels, the seed and its index.
     seed : int
 
     Returns
@@ -46,29 +46,31 @@ def balanced_draws(labels, sizes, count, seed=0):
     for size in sizes:
         if size % len(classes) or not 0 < size <= most:
             raise StudyError(
-                f"A draw has {size} labels; expected a multiple of the {len(classes)} classes, at most {most}, since the "
-                f"smallest class has {members.min()} images: change it."
+                f"A draw has {size} labels; expected a multiple of the {len(classes)} classes, at "
+                f"most {most}, since the smallest class has {members.min()} images: change it."
             )
     each = max(sizes) // len(classes)
-    generators = [np.random.default_rng([seed, number]) for number in range(count)]
     of_class = [np.flatnonzero(labels == label) for label in classes]
-    return np.array(
-        [np.stack([g.permutation(m)[:each] for m in of_class], axis=1).ravel() for g in generators]
-    )
+    draws = []
+    for index in range(count):
+        rng = np.random.default_rng([seed, index])
+        chosen = [rng.permutation(images)[:each] for images in of_class]
+        draws.append(np.stack(chosen, axis=1).ravel())
+    return np.array(draws)
 
 
 def neighbour_weights(codes, queries=None, neighbours=10):
-    """Weights of the nearest codes of each query, as a sparse matrix.
+    """Weigh the nearest codes of each query.
 
-    The weight falls with the distance d as exp(−4 d² / d_k²), where d_k is the distance of the query's k-th neighbour, as
-    in Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based semi-supervised learning at very low label
-    rates", ICML 2020.
+    The weight falls with the distance d as exp(−4 d² / d_k²), where d_k is the distance of the
+    query's k-th neighbour (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based
+    semi-supervised learning at very low label rates", ICML 2020).
 
     Parameters
     ----------
     codes : float array, shape (n, d)
     queries : float array, shape (m, d), optional
-        By default the codes themselves; then no code is its own neighbour.
+        By default the codes themselves, of which none is its own neighbour.
     neighbours : int
         The k above.
 
@@ -79,26 +81,26 @@ def neighbour_weights(codes, queries=None, neighbours=10):
     """
     if not 1 <= neighbours < len(codes):
         raise StudyError(
-            f"neighbours is {neighbours}; expected 1 to {len(codes) - 1} of {len(codes)} codes: change it."
+            f"neighbours is {neighbours}; expected 1 to {len(codes) - 1} of {len(codes)} codes: "
+            "change it."
         )
-    distances, indices = (
-        NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(codes).kneighbors(queries)
-    )
-    furthest = np.maximum(
-        distances[:, -1:], np.finfo("float32").tiny
-    )  # copies of one image lie at distance 0
+    index = NearestNeighbors(n_neighbors=neighbours, algorithm="brute").fit(codes)
+    graph = index.kneighbors_graph(queries, mode="distance")
+    distances = graph.data.reshape(-1, neighbours)
+    # Copies of one image lie at distance 0.
+    furthest = np.maximum(distances[:, -1:], np.finfo("float32").tiny)
     weights = np.exp(-4 * (distances / furthest) ** 2).astype("float32")
-    starts = np.arange(0, weights.size + 1, neighbours)
-    return scipy.sparse.csr_array(
-        (weights.ravel(), indices.ravel(), starts), shape=(len(indices), len(codes))
-    )
+    return scipy.sparse.csr_array((weights.ravel(), graph.indices, graph.indptr), graph.shape)
 
 
 def propagate(weights, draws, labels, sweeps=30):
-    """Give every node of a graph the class that its neighbours have, starting from a few labelled nodes.
+    """Give every node of a graph the class of its neighbours, from a few labelled nodes on.
 
-    The harmonic function: each node's share of a class is the weighted mean of its neighbours' shares, and the labelled
-    nodes keep theirs. Class masses are then made equal, as draws are balanced, and the largest share wins.
+    The harmonic function (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian
+    fields and harmonic functions", ICML 2003): each node's share of a class is the weighted mean of
+    its neighbours' shares, and the labelled nodes keep theirs. Class masses are then made equal, as
+    draws are balanced, and the largest share wins. Chebyshev's method (Golub and Varga, "Chebyshev
+    semi-iterative methods …", Numerische Mathematik 3, 1961) saves two thirds of the sweeps.
 
     Parameters
     ----------
@@ -107,51 +109,36 @@ def propagate(weights, draws, labels, sweeps=30):
     draws : int array, shape (count, size)
         The labelled nodes of each draw.
     labels : int array, shape (n,)
-        Classes 0, 1, …; only those of the nodes in a draw are looked at.
+        Classes 0, 1, …; only those of the nodes in a draw are read.
     sweeps : int
-        Over the graph, accelerated by Chebyshev's method, without which it takes some three times as many.
+        Number of sweeps over the graph.
 
     Returns
     -------
     int64 array, shape (count, n)
-
-    References
-    ----------
-    Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003.
-    Golub and Varga, "Chebyshev semi-iterative methods …", Numerische Mathematik 3, 1961.
     """
     count, classes = len(draws), int(labels[draws].max()) + 1
     symmetric = (weights + weights.T).tocsr()
     walk = scipy.sparse.diags_array(1 / symmetric.sum(axis=1)).astype("float32") @ symmetric
     # One column for each draw and class, so that all draws share each sweep.
-    given = np.zeros((walk.shape[0], count, classes), "float32")
+    known = np.zeros((walk.shape[0], count, classes), "float32")
     at = draws, np.arange(count)[:, None]
-    given[(*at, labels[draws])] = 1
-    shares, before, momentum = given, np.zeros_like(given), 1.0
+    known[(*at, labels[draws])] = 1
+    shares, before, momentum = known, np.zeros_like(known), 1.0
     for sweep in range(sweeps):
-        after = (
-            momentum * ((walk @ shares.reshape(len(given), -1)).reshape(given.shape) - before)
-            + before
-        )
-        after[at] = given[at]
+        walked = (walk @ shares.reshape(len(known), -1)).reshape(known.shape)
+        after = momentum * (walked - before) + before
+        after[at] = known[at]
         shares, before = after, shares
         momentum = 1 / (1 - SPECTRAL_RADIUS**2 * (0.5 if sweep == 0 else momentum / 4))
     return (shares / shares.sum(axis=0)).argmax(axis=2).T
 
 
 def vote(weights, classes):
-    """Class of each query from a vote of its neighbours.
+    """Classify each query by a weighted vote of its neighbours.
 
-    Parameters
-    ----------
-    weights : sparse array, shape (m, n)
-        As `neighbour_weights` gives it.
-    classes : int array, shape (count, n)
-        The neighbours' classes in each draw.
-
-    Returns
-    -------
-    int64 array, shape (count, m)
+    ``weights`` is a sparse array, shape (m, n), as of `neighbour_weights`; ``classes`` an int
+    array, shape (count, n), the neighbours' classes in each draw. Returns int64, (count, m).
     """
     one_hot = np.eye(classes.max() + 1, dtype="float32")[classes.T]
     votes = weights @ one_hot.reshape(one_hot.shape[0], -1)
@@ -159,22 +146,23 @@ def vote(weights, classes):
 
 
 def gaussian_kernel(a, b, gamma):
-    """exp(−γ d²) for every pair of rows, d their Euclidean distance; float32, shape (len(a), len(b)).
+    """Return exp(−γ d²) for every pair of rows at distance d; float32, shape (len(a), len(b)).
 
-    By one matrix product in float32: for features of unit size several times as fast as scikit-learn's, and exact enough.
+    One matrix product in float32 is several times as fast as scikit-learn's kernel, and accurate
+    enough for features of unit size.
     """
     squared = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1) - 2 * (a @ b.T)
     return np.exp(-gamma * squared)
 
 
 def tuned_predictions(estimator, grid, x, y, queries, sizes, tune_on=600, folds=3):
-    """Train a classifier on the first labels of a draw, once for each size, and let it classify the queries.
+    """Train a classifier on the first labels of a draw, once for each size, and classify queries.
 
     Parameters
     ----------
     estimator : scikit-learn classifier
     grid : dict
-        Hyper-parameters to choose from, by stratified cross-validation within the labels; as for ``GridSearchCV``.
+        Hyper-parameters to choose from, by stratified cross-validation within the labels.
     x, y : arrays, shape (size, d) and (size,)
         A draw's images, in the order of `balanced_draws`.
     queries : array, shape (m, d)
@@ -193,48 +181,21 @@ def tuned_predictions(estimator, grid, x, y, queries, sizes, tune_on=600, folds=
         if chosen is None or size <= tune_on:
             search = GridSearchCV(estimator, grid, cv=StratifiedKFold(folds), refit=False)
             chosen = search.fit(x[: min(size, tune_on)], y[: min(size, tune_on)]).best_params_
-        predictions.append(
-            clone(estimator).set_params(**chosen).fit(x[:size], y[:size]).predict(queries)
-        )
+        fitted = clone(estimator).set_params(**chosen).fit(x[:size], y[:size])
+        predictions.append(fitted.predict(queries))
     return np.array(predictions)
 
 
-def t_interval(values):
-    """Mean over draws with its 95 % interval after Student, for values that are few and roughly normal.
-
-    A percentile bootstrap of ten values would be too narrow. The interval says how far the mean would move with other
-    draws of labels, for the same network and the same test images.
-
-    Parameters
-    ----------
-    values : float array, shape (n,), n of at least 2
-
-    Returns
-    -------
-    ae_lib.metrics.Interval
-    """
-    return student_interval(np.mean(values), np.std(values, ddof=1), len(values))
-
-
-def fewer_errors(first, second):
-    """Whether the first of two methods errs less, from its errors on the same draws.
-
-    Returns
-    -------
-    "yes", "no", or "undecided" if the `t_interval` of the mean difference holds 0.
-    """
-    return t_interval(np.asarray(second) - np.asarray(first)).verdict
-
-
 class Trainer:
-    """Trains a classifier with labels, again and again, each time from the weights that it is given.
+    """Train one classifier many times, each time from weights that are given.
 
-    All steps are one compiled graph, and its arguments have one shape, so that it is compiled once for all draws.
+    All steps are one compiled graph whose arguments have one shape: it is compiled once.
 
     Parameters
     ----------
     model : keras.Model, (n, d) → (n, classes)
-        With a softmax output, as of `ae_lib.models.classifier`; its weights are those of the last training.
+        With a softmax output, as of `ae_lib.models.classifier`; it holds the last training's
+        weights.
     pixels : uint8 array, shape (n, d)
         Scaled in the graph.
     labels : int array, shape (n,)
@@ -252,11 +213,11 @@ class Trainer:
         )
         self.optimizer = keras.optimizers.Adam(learning_rate)
         self.optimizer.build(model.trainable_variables)
-        self.unused_state = [variable.numpy() for variable in self.optimizer.variables]
+        self.initial_state = [variable.numpy() for variable in self.optimizer.variables]
         self._all_steps = tf.function(self._steps, jit_compile=compiler_for(model) == "xla")
 
     def train(self, weights, chosen, seed):
-        """Train from the given weights on the chosen images, and on no other.
+        """Train from the given weights on the chosen images only.
 
         Parameters
         ----------
@@ -265,7 +226,7 @@ class Trainer:
         chosen : int array, shape (size,)
             Indices of images.
         seed : int
-            Of the order of the minibatches: as many shuffled passes as the steps need.
+            Of the minibatches' order: as many shuffled passes as the steps need.
 
         Returns
         -------
@@ -273,22 +234,22 @@ class Trainer:
             Mean cross-entropy over the last tenth of the steps, in nats.
         """
         self.model.set_weights(weights)
-        for variable, value in zip(self.optimizer.variables, self.unused_state, strict=True):
+        for variable, value in zip(self.optimizer.variables, self.initial_state, strict=True):
             variable.assign(value)
-        generator, count = np.random.default_rng(seed), self.steps * self.batch_size
-        passes = [generator.permutation(chosen) for _ in range(-(-count // len(chosen)))]
+        rng, count = np.random.default_rng(seed), self.steps * self.batch_size
+        passes = [rng.permutation(chosen) for _ in range(-(-count // len(chosen)))]
         batches = np.concatenate(passes)[:count].reshape(self.steps, self.batch_size)
         return float(self._all_steps(tf.constant(batches, tf.int32))) / max(1, self.steps // 10)
 
     def _steps(self, batches):
+        variables, last = self.model.trainable_variables, max(1, self.steps // 10)
+
         def step(i, total):
             x, y = tf.gather(self.pixels, batches[i]), tf.gather(self.labels, batches[i])
             with tf.GradientTape() as tape:
                 predicted = self.model(tf.cast(x, tf.float32) / self.white, training=True)
                 loss = tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, predicted))
-            self.optimizer.apply(
-                tape.gradient(loss, self.model.trainable_variables), self.model.trainable_variables
-            )
-            return i + 1, total + tf.where(i >= self.steps - max(1, self.steps // 10), loss, 0.0)
+            self.optimizer.apply(tape.gradient(loss, variables), variables)
+            return i + 1, total + tf.where(i >= self.steps - last, loss, 0.0)
 
         return tf.while_loop(lambda i, _: i < self.steps, step, (0, 0.0))[1]

@@ -1,4 +1,4 @@
-"""What the frozen codes are worth to others: neighbours, linear classification, and how a code's units share the work."""
+"""What codes are good for: neighbours, linear classification, and the roles of their units."""
 
 from ae_lib import StudyError
 from ae_lib.metrics import interval, mse
@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import mode
 from sklearn.linear_model import LogisticRegression
-from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -15,73 +14,72 @@ from threadpoolctl import threadpool_limits
 
 
 def neighbours(references, queries, k):
-    """Indices of the k nearest references of each query, nearest first, by Euclidean distance and exactly.
+    """Find the k nearest references of each query, by Euclidean distance and exactly.
 
     Parameters
     ----------
-    references, queries : float arrays, shapes (n, d) and (m, d)
-        Of one dtype; float32 takes half the time of float64.
-    k : int, 1 to n
+    references : float array, shape (n, d)
+    queries : float array, shape (m, d), or None
+        Of the references' dtype; float32 takes half the time of float64. None asks for the
+        neighbours of the references themselves, of which none is its own neighbour.
+    k : int, 1 to the number of references to choose from
 
     Returns
     -------
     int array, shape (m, k)
+        Indices of references, nearest first.
 
     Raises
     ------
     StudyError
-        If there are fewer than k references.
+        If there are fewer than k references to choose from.
     """
-    _check_neighbours(k, len(references))
+    choice = len(references) - (queries is None)
+    if not 1 <= k <= choice:
+        raise StudyError(
+            f"{k} neighbours are asked for and there are {choice} to choose from; expected 1 to "
+            f"{choice}: lower k."
+        )
     # Without a tree: in 32 or 784 dimensions it would visit every point all the same.
     index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(references)
     return index.kneighbors(queries, return_distance=False)
 
 
-def other_neighbours(points, k):
-    """Indices of the k nearest other points of each point: `neighbours` within one set, each point left out of its own.
-
-    A k-NN vote over them is leave-one-out cross-validation.
-    """
-    _check_neighbours(k, len(points) - 1)
-    return (
-        NearestNeighbors(n_neighbors=k, algorithm="brute")
-        .fit(points)
-        .kneighbors(return_distance=False)
-    )
-
-
-def _check_neighbours(k, n):
-    if not 1 <= k <= n:
-        raise StudyError(
-            f"{k} neighbours are asked for and there are {n} to choose from; expected 1 to {n}: lower k."
-        )
-
-
-def vote(labels, found):
-    """The most frequent label among each query's neighbours; of equally frequent ones the smallest.
+def vote(labels, nearest):
+    """Return the most frequent label among each query's neighbours; of several the smallest.
 
     Parameters
     ----------
     labels : int array, shape (n,)
         Of the references.
-    found : int array, shape (m, k)
+    nearest : int array, shape (m, k)
         What `neighbours` returns, or its first columns for a smaller k.
 
     Returns
     -------
     int array, shape (m,)
     """
-    return mode(labels[found], axis=1).mode
+    return mode(labels[nearest], axis=1).mode
 
 
-def purity(labels, found):
-    """Share of each query's neighbours that carry the label which `vote` gives it; float64, shape (m,)."""
-    return (labels[found] == vote(labels, found)[:, None]).mean(axis=1)
+def purity(labels, nearest):
+    """Return the share of each query's neighbours with the label that `vote` gives; float64."""
+    return (labels[nearest] == vote(labels, nearest)[:, None]).mean(axis=1)
+
+
+def shared(first, second):
+    """Return the share of each query's neighbours that two lists have in common, in any order.
+
+    Both are int arrays, shape (m, k), as `neighbours` returns them; the result has shape (m,).
+    """
+    return (first[:, :, None] == second[:, None, :]).any(axis=2).mean(axis=1)
 
 
 def linear_probe(features, labels, c=0.1, tolerance=3e-4):
     """Fit a multinomial logistic regression on standardised features.
+
+    Alain and Bengio, "Understanding intermediate layers using linear classifier probes", ICLR
+    workshop, 2017.
 
     Parameters
     ----------
@@ -101,15 +99,11 @@ def linear_probe(features, labels, c=0.1, tolerance=3e-4):
     ------
     StudyError
         If all labels are the same.
-
-    References
-    ----------
-    Alain and Bengio, "Understanding intermediate layers using linear classifier probes", ICLR workshop, 2017.
     """
     _check_classes(labels)
-    # The limit on iterations is not met; it only keeps scikit-learn's default of 100 from being met first.
+    # The limit on iterations is not met; scikit-learn's default of 100 would be.
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=tolerance, max_iter=5000))
-    # Its products are so thin that a second thread waits more than it works: one takes less time, under load far less.
+    # The products are so thin that a second thread waits more than it works.
     with threadpool_limits(1):
         return probe.fit(features, labels)
 
@@ -117,24 +111,25 @@ def linear_probe(features, labels, c=0.1, tolerance=3e-4):
 def _check_classes(labels):
     if len(np.unique(labels)) < 2:
         raise StudyError(
-            f"All {len(labels)} labels are {labels[0]}; expected at least two classes: give every image its label."
+            f"All {len(labels)} labels are {labels[0]}; expected at least two classes: give every "
+            "image its label."
         )
 
 
 def pixel_metric(codes, images):
-    """A linear map of the codes after which their Euclidean distance is that of the images they predict linearly.
+    """Find the linear map of codes after which distances are those of linearly predicted images.
 
-    An autoencoder with a linear bottleneck is free in its choice of code: any invertible linear map of the code can be
-    undone by the decoder's first layer, and no loss prefers one to another. Its distances therefore mean little. The
-    least-squares prediction of the pixels, centred images ≈ centred codes · B, gives them the scale of pixels: with
-    B Bᵀ = L Lᵀ, ‖z L − z′ L‖ is the distance between the predicted images. PCA's codes have this scale as they are.
+    An autoencoder with a linear bottleneck leaves the scale of its code open: the decoder can undo
+    any invertible linear map. The least-squares prediction of the pixels, centred images ≈ centred
+    codes · B, gives codes the scale of pixels: with B Bᵀ = L Lᵀ, ‖z L − z′ L‖ is the distance
+    between the predicted images. PCA's codes have this scale as they are.
 
     Parameters
     ----------
     codes : float array, shape (n, d)
         Of training images.
     images : float array, shape (n, 784)
-        The same training images. Labels are not used.
+        The same training images.
 
     Returns
     -------
@@ -142,7 +137,7 @@ def pixel_metric(codes, images):
         L; the codes in the new metric are ``codes @ L``.
     """
     centred = np.asarray(codes, "float64") - codes.mean(axis=0, dtype="float64")
-    # Normal equations: products of the large arrays with themselves only, no copy of the images in float64.
+    # Normal equations: no copy of the images in float64.
     covariance = centred.T @ centred
     cross = centred.astype(images.dtype).T @ images
     prediction = np.linalg.solve(covariance, cross.astype("float64"))
@@ -150,7 +145,7 @@ def pixel_metric(codes, images):
 
 
 def units(codes):
-    """Spread, share of variance and correlations of each unit of a code.
+    """Describe each unit of a code.
 
     Parameters
     ----------
@@ -159,9 +154,9 @@ def units(codes):
     Returns
     -------
     pandas.DataFrame
-        One row per unit; columns ``mean``, ``std``, ``share`` (of the summed variance of all units),
-        ``mean_correlation`` and ``max_correlation`` (of the absolute correlations with the other units; 0 for a unit
-        without spread).
+        One row per unit; columns ``mean``, ``std``, ``share`` (of the summed variance of all
+        units), ``mean_correlation`` and ``max_correlation`` (of the absolute correlations with the
+        other units; 0 for a constant unit).
     """
     codes = np.asarray(codes, "float64")
     others = np.abs(correlations(codes))
@@ -179,52 +174,25 @@ def units(codes):
 
 
 def correlations(codes):
-    """Correlations of the units of a code, float64, shape (d, d); 0 where a unit has no spread."""
+    """Return the correlations of a code's units, float64 (d, d); 0 where a unit is constant."""
     with np.errstate(invalid="ignore"):
         return np.nan_to_num(np.corrcoef(np.asarray(codes, "float64"), rowvar=False))
 
 
 def effective_dimensions(codes):
-    """Participation ratio of the codes' principal variances λ: (Σ λ)² / Σ λ².
+    """Return the participation ratio (Σ λ)² / Σ λ² of the codes' principal variances λ.
 
-    d for d uncorrelated units of equal variance, 1 if a single direction varies.
-
-    References
-    ----------
-    Gao, Trautmann, Yu, Santhanam, Ryu, Shenoy and Ganguli, "A theory of multineuronal dimensionality, dynamics and
+    d for d uncorrelated units of equal variance, 1 if a single direction varies. Gao, Trautmann,
+    Yu, Santhanam, Ryu, Shenoy and Ganguli, "A theory of multineuronal dimensionality, dynamics and
     measurement", bioRxiv 214262, 2017.
     """
     covariance = np.cov(np.asarray(codes, "float64"), rowvar=False)
-    return float(
-        np.trace(covariance) ** 2 / np.square(covariance).sum()
-    )  # Σ λ² is the squared Frobenius norm
-
-
-def tsne(codes, seed=0, **options):
-    """A t-SNE map of codes, from a PCA start; float32, shape (n, 2).
-
-    The same codes, seed and machine give the same map. Other machines round differently, and t-SNE, which amplifies
-    rounding, then puts the points elsewhere; what a good map shows (`sklearn.manifold.trustworthiness`) moves little.
-
-    Parameters
-    ----------
-    codes : float array, shape (n, d)
-    seed : int
-    **options
-        Of `sklearn.manifold.TSNE`.
-
-    References
-    ----------
-    Van der Maaten and Hinton, "Visualizing data using t-SNE", JMLR 9, 2008. The start: Kobak and Berens, "The art of
-    using t-SNE for single-cell transcriptomics", Nature Communications 10, 2019.
-    """
-    # Sums over more threads than two come out in any order, each rounded in its own way.
-    with threadpool_limits(2, user_api="openmp"):
-        return TSNE(init="pca", random_state=seed, **options).fit_transform(codes)
+    squared_norm = np.square(covariance).sum()  # Σ λ², the squared Frobenius norm
+    return float(np.trace(covariance) ** 2 / squared_norm)
 
 
 def unit_costs(decode, images, codes, means):
-    """Rise of the squared error when one unit of the code is held at its mean.
+    """Measure the rise of the squared error when one unit of the code is held at its mean.
 
     Parameters
     ----------
@@ -238,8 +206,8 @@ def unit_costs(decode, images, codes, means):
     Returns
     -------
     float64 array, shape (n, d)
-        Summed over the pixels. For PCA, whose axes are orthonormal, the mean over the training images is the
-        component's variance.
+        Summed over the pixels. For PCA, the mean over the training images is a component's
+        variance.
     """
     before = mse(images, decode(codes))
     rises = []
@@ -251,7 +219,7 @@ def unit_costs(decode, images, codes, means):
 
 
 def traversals(code, low, high, steps):
-    """Copies of a code, each with one unit moved in equal steps between two values.
+    """Move one unit of a code at a time, in equal steps between two values.
 
     Parameters
     ----------
@@ -280,7 +248,8 @@ def unlike_pairs(labels, count, seed=0):
     Returns
     -------
     int array, shape (2, count)
-        Indices; the first of each pair is uniform over the images, the second over those of other classes.
+        Indices; the first of each pair is uniform over the images, the second over those of other
+        classes.
 
     Raises
     ------
@@ -290,63 +259,40 @@ def unlike_pairs(labels, count, seed=0):
     _check_classes(labels)
     rng = np.random.default_rng(seed)
     first = rng.integers(len(labels), size=count)
-    return np.stack([first, [rng.choice(np.flatnonzero(labels != labels[i])) for i in first]])
+    second = [rng.choice(np.flatnonzero(labels != labels[i])) for i in first]
+    return np.stack([first, second])
 
 
 def path(start, end, steps):
-    """Points on the straight line between two sets of points.
+    """Return ``steps`` equally spaced points on straight lines, shape (steps, n, d), ends included.
 
-    Parameters
-    ----------
-    start, end : float arrays, shape (n, d)
-    steps : int, at least 2
-
-    Returns
-    -------
-    float array, shape (steps, n, d)
-        From ``start`` to ``end``, both included, equally spaced.
+    ``start`` and ``end`` are float arrays, shape (n, d).
     """
     weights = np.linspace(0, 1, steps, dtype=start.dtype)[:, None, None]
     return (1 - weights) * start + weights * end
 
 
-def shared(first, second):
-    """Share of each query's neighbours that two lists of neighbours have in common, in [0, 1], whatever their order.
+def equivalent(first, second, margin, seed=0):
+    """Test whether two models' mean values are equivalent within a margin (TOST, 95 %).
 
-    Parameters
-    ----------
-    first, second : int arrays, shape (m, k)
-        What `neighbours` returns; no index twice in a row.
-
-    Returns
-    -------
-    float array, shape (m,)
-    """
-    return (first[:, :, None] == second[:, None, :]).any(axis=2).mean(axis=1)
-
-
-def level(first, second, margin, seed=0):
-    """Whether two models' mean values differ by less than a margin: a test of equivalence, at 2.5 % on either side.
+    Schuirmann, "A comparison of the two one-sided tests procedure and the power approach for
+    assessing the equivalence of average bioavailability", Journal of Pharmacokinetics and
+    Biopharmaceutics 15(6), 1987.
 
     Parameters
     ----------
     first, second : arrays, shape (n,)
         Values on the same images.
     margin : float
-        Differences that do not matter.
+        Smallest difference that matters.
     seed : int
-        Of the paired bootstrap.
+        Seed of the paired bootstrap resampling.
 
     Returns
     -------
     bool
-        True if the 95 % interval of the mean difference lies within the margin on either side. False is no proof of a
-        difference: with few images nothing is level.
-
-    References
-    ----------
-    Schuirmann, "A comparison of the two one-sided tests procedure and the power approach for assessing the equivalence
-    of average bioavailability", Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
+        True if the 95 % interval of the mean difference lies within ± margin. False does not prove
+        a difference: few images never show equivalence.
     """
     gain = interval(np.asarray(first, "float64") - second, seed)
     return -margin < gain.low and gain.high < margin

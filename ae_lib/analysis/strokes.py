@@ -6,17 +6,12 @@ import numpy as np
 from scipy.ndimage import distance_transform_edt, maximum_filter
 
 INK = 0.5  # a pixel belongs to the stroke from this intensity on
-
-
-def _inside_distance(mask):
-    # One call for the whole stack: images lie so far apart that the nearest background is always in the same one, and
-    # a border of background makes that true of an image full of ink as well.
-    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
-    return distance_transform_edt(padded, sampling=(10 * SIDE, 1, 1))[:, 1:-1, 1:-1]
+# Images in a stack lie so far apart that the nearest pixel of another kind is in the same image.
+SAMPLING = (10 * SIDE, 1, 1)
 
 
 def signed_edge_distance(images):
-    """Distance of every pixel to the edge of the stroke, in pixels: negative outside, positive inside.
+    """Return the distance of every pixel to the edge of the stroke, in pixels, positive inside.
 
     Parameters
     ----------
@@ -25,30 +20,23 @@ def signed_edge_distance(images):
     Returns
     -------
     float64 array, shape (n, 784)
-        Half a pixel on either side of the edge is ±0.5. Images without ink are far outside everywhere.
+        Half a pixel on either side of the edge is ±0.5. Without ink all pixels are at −∞.
     """
     mask = images.reshape(-1, SIDE, SIDE) >= INK
-    inside = _inside_distance(mask)
     # No padding here: outside an image there is no ink.
-    outside = np.where(mask.any(axis=(1, 2), keepdims=True), _outside_distance(mask), np.inf)
-    return np.where(mask, inside - 0.5, 0.5 - outside).reshape(len(images), -1)
-
-
-def _outside_distance(mask):
-    return (
-        distance_transform_edt(~mask, sampling=(10 * SIDE, 1, 1))
-        if mask.any()
-        else np.ones(mask.shape)
-    )
+    outside = distance_transform_edt(~mask, SAMPLING) if mask.any() else np.ones(mask.shape)
+    outside = np.where(mask.any(axis=(1, 2), keepdims=True), outside, np.inf)
+    return np.where(mask, _inside_distance(mask) - 0.5, 0.5 - outside).reshape(len(images), -1)
 
 
 def thickness(images):
-    """Mean stroke thickness of each image, in pixels; 0 for an image without ink.
+    """Return the mean stroke thickness of each image in pixels; 0 for an image without ink.
 
-    Twice the distance to the background, averaged over the middle of the strokes, as in Castro, Tan, Kainz,
-    Konukoglu and Glocker, "Morpho-MNIST", JMLR 20(178), 2019; but the middle is where that distance is the largest of
-    its 3 × 3 neighbours instead of a skeleton, and one pixel is taken off, so that a line one pixel wide has thickness 1.
-    Distances are whole pixels, so that a straight stroke of even width counts as one pixel thinner.
+    Twice the distance to the background, averaged over the middle of the strokes, as in Castro,
+    Tan, Kainz, Konukoglu and Glocker, "Morpho-MNIST", JMLR 20(178), 2019. Here the middle is where
+    that distance is the largest of its 3 × 3 neighbours instead of a skeleton, and one pixel is
+    subtracted, so that a line one pixel wide has thickness 1. Distances are whole pixels, so that a
+    straight stroke of even width counts as one pixel thinner.
 
     Parameters
     ----------
@@ -61,6 +49,11 @@ def thickness(images):
     distance = _inside_distance(images.reshape(-1, SIDE, SIDE) >= INK)
     middle = (distance > 0) & (distance == maximum_filter(distance, size=(1, 3, 3)))
     pixels = middle.sum(axis=(1, 2))
-    return np.where(
-        pixels > 0, 2 * (distance * middle).sum(axis=(1, 2)) / np.maximum(pixels, 1) - 1, 0
-    )
+    mean = 2 * (distance * middle).sum(axis=(1, 2)) / np.maximum(pixels, 1)
+    return np.where(pixels > 0, mean - 1, 0)
+
+
+def _inside_distance(mask):
+    # A border of background, so that an image full of ink has a background of its own.
+    padded = np.pad(mask, ((0, 0), (1, 1), (1, 1)))
+    return distance_transform_edt(padded, SAMPLING)[:, 1:-1, 1:-1]

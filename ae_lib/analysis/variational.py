@@ -1,7 +1,7 @@
-"""What a variational autoencoder is as a model of binary images: its ELBO, its likelihood, and the units that it uses.
+"""Evaluate a variational autoencoder as a model of binary images: ELBO, likelihood, active units.
 
-The model is p(z) = N(0, I) and p(x | z) = Π Bernoulli(x; decoder(z)); the encoder gives q(z | x) = N(μ, diag σ²). All
-likelihoods are in nats per image.
+The model is p(z) = N(0, I) and p(x | z) = Π Bernoulli(x; decoder(z)); the encoder gives
+q(z | x) = N(μ, diag σ²). All likelihoods are in nats per image.
 """
 
 from dataclasses import dataclass
@@ -14,53 +14,44 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from scipy.special import logsumexp
-from scipy.stats import norm
 
 
 def binarised(images, seed=0):
     """Draw binary images: each pixel is 1 with its grey value as probability.
 
+    Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
+
     Parameters
     ----------
     images : float array, shape (n, 784), in [0, 1]
-    seed : int
+    seed : int or sequence of int
 
     Returns
     -------
     float32 array, shape (n, 784), of zeros and ones
-
-    References
-    ----------
-    Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
     """
-    uniform = np.random.default_rng(seed).random(
-        images.shape, dtype="float32"
-    )  # below 1, so that white stays white
-    return (uniform < images).astype("float32")
+    uniform = np.random.default_rng(seed).random(images.shape, dtype="float32")
+    return (uniform < images).astype("float32")  # uniform is below 1: white stays white
 
 
 def posterior(encoder, x):
-    """Mean and logarithm of the variance of q(z | x), float32 arrays of shape (n, d) each.
+    """Return mean and log-variance of q(z | x), float32 (n, d) each, for images x, shape (n, 784).
 
-    Parameters
-    ----------
-    encoder : keras.Model
-        Of `ae_lib.models.variational_autoencoder`.
-    x : float array, shape (n, 784)
+    ``encoder`` is that of `ae_lib.models.variational_autoencoder`.
     """
     both = keras.Model(encoder.input, encoder.get_layer("posterior").output)
     return np.split(models.predict_in_batches(both, x), 2, axis=1)
 
 
 def kl_terms(mean, log_variance):
-    """KL(q(z_j | x) ‖ N(0, 1)) of every unit in nats; float32, shape (n, d). Their sum over the units is the ELBO's."""
+    """Return KL(q(z_j | x) ‖ N(0, 1)) of each unit in nats, float32 (n, d)."""
     return np.asarray(models.gaussian_kl(mean[..., None], log_variance[..., None]))
 
 
 def bernoulli(decoder):
-    """The logarithm of p(x | z) with independent binary pixels, from the decoder's logits l: x·l − Σ log(1 + exp l).
+    """Return log p(x | z) of binary pixels as a function, from the decoder's logits.
 
-    Without the sigmoid in between nothing has to be clipped, however certain the decoder is.
+    With logits l it is x·l − Σ log(1 + exp l). Without the sigmoid nothing has to be clipped.
 
     Parameters
     ----------
@@ -80,8 +71,8 @@ def bernoulli(decoder):
     last = decoder.layers[-1]
     if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.sigmoid:
         raise StudyError(
-            f"The decoder's last layer is {type(last).__name__} {last.name!r}; expected a dense layer with a sigmoid, whose "
-            "input are logits: give a decoder of models.variational_autoencoder."
+            f"The decoder's last layer is {type(last).__name__} {last.name!r}; expected a dense "
+            "layer with a sigmoid: give a decoder of models.variational_autoencoder."
         )
     before = keras.Model(decoder.input, decoder.layers[-2].output)
 
@@ -94,9 +85,7 @@ def bernoulli(decoder):
 
 
 def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
-    """Logarithms of the importance weights p(x | z) p(z) / q(z | x) of codes drawn from q(z | x).
-
-    Their mean over the samples estimates the ELBO, the logarithm of the weights' mean the likelihood: `importance_bound`.
+    """Return log importance weights p(x | z) p(z) / q(z | x) of codes drawn from q(z | x).
 
     Parameters
     ----------
@@ -105,7 +94,7 @@ def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_
         Of q(z | x).
     log_likelihood : callable
         Tensors x (m, 784) and z (m, s, d) to log p(x | z), shape (m, s); compiled by XLA.
-    samples : int
+    samples : int, at least 1
         Codes per image.
     seed : int
     rows : int
@@ -114,14 +103,21 @@ def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_
     Returns
     -------
     float32 array, shape (n, samples)
+        Their mean estimates the ELBO, the log of the weights' mean the log-likelihood.
+
+    Raises
+    ------
+    StudyError
+        If there are no samples.
     """
-    return sum(_drawn(x, mean, log_variance, log_likelihood, samples, seed, rows))
+    return sum(_log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows))
 
 
 def elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
-    """The evidence lower bound of each image and its two parts: E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)).
+    """Estimate each image's evidence lower bound, E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)).
 
-    The expectation is a mean over codes drawn from q(z | x); the divergence is exact.
+    The expectation is a mean over codes drawn from q(z | x); the KL divergence is exact. Kingma and
+    Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 7.
 
     Parameters
     ----------
@@ -130,54 +126,46 @@ def elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
     Returns
     -------
     pandas.DataFrame
-        One row per image; columns ``elbo``, ``reconstruction`` (the expectation) and ``kl``; elbo = reconstruction − kl.
-
-    References
-    ----------
-    Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 7.
+        One row per image; columns ``elbo``, ``reconstruction`` (the expectation) and ``kl``.
     """
-    expected = _drawn(x, mean, log_variance, log_likelihood, samples, seed, rows)[0].mean(
-        axis=1, dtype="float64"
-    )
+    likelihoods, _ = _log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows)
+    expected = likelihoods.mean(axis=1, dtype="float64")
     kl = kl_terms(mean, log_variance).sum(axis=1, dtype="float64")
     return pd.DataFrame({"elbo": expected - kl, "reconstruction": expected, "kl": kl})
 
 
-def _drawn(x, mean, log_variance, log_likelihood, samples, seed, rows):
-    """The logarithms of p(x | z) and of p(z) / q(z | x), of codes from q(z | x); float32 arrays, shape (n, samples) each."""
+def _log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows):
+    """Return log p(x | z) and log p(z) / q(z | x) of codes from q(z | x), (2, n, samples)."""
     if samples < 1:
         raise StudyError(f"samples is {samples}; expected at least 1 code per image: raise it.")
     n, size = len(x), max(1, min(len(x), rows // samples))
 
-    def draw(x, mean, log_variance, seed):
-        noise = tf.random.stateless_normal(
-            (size, samples, mean.shape[1]), seed, alg=models.GENERATOR
-        )
+    def terms(x, mean, log_variance, seed):
+        shape = size, samples, mean.shape[1]
+        noise = tf.random.stateless_normal(shape, seed, alg=models.GENERATOR)
         log_variance = log_variance[:, None]
         z = mean[:, None] + tf.exp(log_variance / 2) * noise
         ratio = tf.reduce_sum(tf.square(noise) + log_variance - tf.square(z), axis=-1) / 2
         return log_likelihood(x, z), ratio
 
     shapes = [tf.TensorSpec((size, array.shape[1])) for array in (x, mean, log_variance)]
-    draw = tf.function(draw, jit_compile=True).get_concrete_function(
-        *shapes, tf.TensorSpec(2, tf.int32)
-    )
-    found = np.empty((2, n, samples), "float32")
+    compiled = tf.function(terms, jit_compile=True)
+    compiled = compiled.get_concrete_function(*shapes, tf.TensorSpec(2, tf.int32))
+    both = np.empty((2, n, samples), "float32")
     for step, start in enumerate(range(0, n, size)):
-        part = (
-            np.arange(start, start + size) % n
-        )  # the last part is filled up, so that there is one program
-        drawn = draw(x[part], mean[part], log_variance[part], tf.constant([seed, step]))
-        for kept, values in zip(found, drawn, strict=True):
-            kept[start : start + size] = values[: n - start]
-    return found
+        # The last part is filled up, so that all have one shape and one program.
+        part = np.arange(start, start + size) % n
+        values = compiled(x[part], mean[part], log_variance[part], tf.constant([seed, step]))
+        for i in range(2):
+            both[i, start : start + size] = values[i][: n - start]
+    return both
 
 
 def importance_bound(weights, k):
-    """Estimate of the k-sample bound on log p(x): E[log (1/k) Σ w], over groups of k of each image's weights.
+    """Estimate the k-sample bound on log p(x), E[log (1/k) Σ w], over groups of k weights.
 
-    With k of 1 it is the ELBO; it rises with k and tends to log p(x). One large group gives the best estimate of the
-    likelihood, which is low on average rather than high.
+    With k of 1 it is the ELBO; it rises with k and tends to log p(x). Burda, Grosse and
+    Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, equation 8.
 
     Parameters
     ----------
@@ -194,30 +182,24 @@ def importance_bound(weights, k):
     ------
     StudyError
         If there are fewer than k samples.
-
-    References
-    ----------
-    Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, equation 8.
     """
     n, samples = weights.shape
     if not 1 <= k <= samples:
         raise StudyError(
-            f"k is {k} and there are {samples} samples per image; expected 1 to {samples}: change k."
+            f"k is {k} and there are {samples} samples per image; expected 1 to {samples}: "
+            "change k."
         )
     groups = weights[:, : samples // k * k].reshape(n, -1, k)
-    # Image by image in parts: in double precision all at once would take several times the memory.
-    parts = [
-        logsumexp(part.astype("float64"), axis=2).mean(axis=1)
-        for part in np.array_split(groups, -(-n // 500))
-    ]
-    return np.concatenate(parts) - np.log(k)
+    # In parts: in double precision all images at once would take several times the memory.
+    bounds = []
+    for part in np.array_split(groups, -(-n // 500)):
+        bounds.append(logsumexp(part.astype("float64"), axis=2).mean(axis=1))
+    return np.concatenate(bounds) - np.log(k)
 
 
 def effective_samples(weights):
-    """Of how many equal weights each image's weights have the spread: (Σ w)² / Σ w²; float64, shape (n,).
+    """Return each image's effective sample size (Σ w)² / Σ w² of log weights; float64 (n,).
 
-    References
-    ----------
     Kong, Liu and Wong, "Sequential imputations and Bayesian missing data problems", JASA 89, 1994.
     """
     shifted = weights.astype("float64") - weights.max(axis=1, keepdims=True)
@@ -225,51 +207,17 @@ def effective_samples(weights):
 
 
 def active_units(means, threshold=0.01):
-    """Which units of a code say anything of the image: those whose posterior mean varies over the images.
+    """Tell which units are active: the variance of their posterior mean exceeds the threshold.
 
-    Parameters
-    ----------
-    means : float array, shape (n, d)
-        Of q(z | x), over many images.
-    threshold : float
-        What the variance of the mean has to exceed; the prior's variance is 1.
-
-    Returns
-    -------
-    bool array, shape (d,)
-
-    References
-    ----------
-    Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, section 5.2, whose threshold this is.
+    The threshold is that of Burda, Grosse and Salakhutdinov, "Importance weighted autoencoders",
+    ICLR 2016, section 5.2. ``means`` is a float array, shape (n, d); returns bool, shape (d,).
     """
     return means.var(axis=0, dtype="float64") > threshold
 
 
-def quantile_grid(steps):
-    """Points of the plane that divide the probability of N(0, I) evenly along both axes, for a map of a code of 2 numbers.
-
-    Parameters
-    ----------
-    steps : int
-        Points along each axis, at the quantiles 1/(2 steps), 3/(2 steps), …
-
-    Returns
-    -------
-    float32 array, shape (steps, steps, 2)
-        Entry [i, j] is the point in row i from above and column j from the left: the first number of a code grows to the
-        right, the second upwards.
-
-    References
-    ----------
-    Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, appendix A.
-    """
-    quantiles = norm.ppf((np.arange(steps) + 0.5) / steps).astype("float32")
-    return np.stack(np.meshgrid(quantiles, quantiles[::-1]), axis=-1)
-
-
 @dataclass(frozen=True, eq=False)
 class BernoulliMixture:
-    """A mixture of images of independent binary pixels: the model with which every other one is to be compared.
+    """A mixture of images of independent binary pixels: the baseline for other models.
 
     Attributes
     ----------
@@ -283,18 +231,20 @@ class BernoulliMixture:
     probabilities: np.ndarray
 
     def joint(self, x):
-        """The logarithms of p(x, component), float32, shape (n, k), for binary images of shape (n, 784)."""
+        """Return log p(x, component), float32 (n, k), for binary images of shape (n, 784)."""
         odds = np.log(self.probabilities) - np.log1p(-self.probabilities)
         constant = np.log1p(-self.probabilities).sum(axis=1) + np.log(self.shares)
         return x @ odds.T.astype("float32") + constant.astype("float32")
 
     def log_likelihood(self, x):
-        """The logarithm of p(x), exactly; shape (n,)."""
+        """Return log p(x), exactly; shape (n,)."""
         return logsumexp(self.joint(x), axis=1)
 
 
 def fit_mixture(x, components, iterations=30, seed=0):
     """Fit a mixture of Bernoulli images by expectation maximisation.
+
+    Bishop, "Pattern recognition and machine learning", 2006, section 9.3.3.
 
     Parameters
     ----------
@@ -308,16 +258,13 @@ def fit_mixture(x, components, iterations=30, seed=0):
     Returns
     -------
     BernoulliMixture
-        To each component one imaginary image is added, the mean image, so that no pixel is impossible.
+        One imaginary image, the mean image, is added to each component, so that no pixel is
+        impossible.
 
     Raises
     ------
     StudyError
         If there are fewer images than components.
-
-    References
-    ----------
-    Bishop, "Pattern recognition and machine learning", 2006, section 9.3.3.
     """
     if not 1 <= components <= len(x):
         raise StudyError(

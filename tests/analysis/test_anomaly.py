@@ -1,4 +1,4 @@
-"""Scores order images as they should, thresholds keep their promise, AUROC and its interval are the known ones."""
+"""Scores order images, thresholds keep their rate, AUROC and its interval are the known ones."""
 
 from ae_lib import StudyError, metrics, models, training
 from ae_lib.analysis import anomaly
@@ -47,16 +47,6 @@ def test_scores_are_those_of_the_whole_whatever_the_parts(digits):
         )
 
 
-def test_ink_deviation_sees_ink_alone(digits):
-    x = digits.x_test[:4]
-    mirrored = anomaly.ink_deviation(x[:, ::-1], digits.x_train)
-    np.testing.assert_allclose(anomaly.ink_deviation(x, digits.x_train), mirrored, rtol=1e-4)
-    assert (
-        anomaly.ink_deviation(np.full((1, 784), 1.0), digits.x_train)
-        > anomaly.ink_deviation(x, digits.x_train).max()
-    )
-
-
 def test_threshold_keeps_its_promise_on_average():
     rng, alarms = np.random.default_rng(0), []
     for _ in range(500):
@@ -91,6 +81,34 @@ def test_auroc_is_scikit_learns(problems):
     scores, anomalous = problems
     expected = [roc_auc_score(a, s) for s, a in zip(scores.T, anomalous.T, strict=True)]
     np.testing.assert_allclose(anomaly.auroc(scores, anomalous).values, expected)
+
+
+def test_auroc_takes_labels_of_zeros_and_ones(problems):
+    scores, anomalous = problems
+    expected = anomaly.auroc(scores, anomalous)
+    for dtype in ("int64", "uint8", "float32"):
+        areas = anomaly.auroc(scores, anomalous.astype(dtype))
+        np.testing.assert_array_equal(areas.values, expected.values)
+        np.testing.assert_array_equal(areas.influences, expected.influences)
+
+
+def test_auroc_of_integer_labels_in_round_numbers():
+    """Of six pairs of an anomaly and a normal image, the anomaly has the higher score in five."""
+    scores, labels = np.array([[1.0], [4], [3], [2], [5]]), np.array([[0], [0], [1], [0], [1]])
+    areas = anomaly.auroc(scores, labels)
+    assert areas.values[0] == pytest.approx(5 / 6)
+    assert areas.values[0] == pytest.approx(roc_auc_score(labels[:, 0], scores[:, 0]))
+
+
+def test_other_labels_are_refused():
+    with pytest.raises(StudyError, match=r"labels are \[0, 1, 2\]; expected True for anomalies"):
+        anomaly.auroc(np.ones((3, 1)), np.arange(3)[:, None])
+
+
+def test_areas_are_compared_by_identity(problems):
+    areas = anomaly.auroc(*problems)
+    assert (areas == areas) is True
+    assert (areas == anomaly.auroc(*problems)) is False
 
 
 def test_interval_of_the_mean_agrees_with_the_bootstrap(problems):
@@ -150,11 +168,11 @@ def test_corruptions_do_what_they_say(digits):
     assert (
         0.1 < (speckled != x).mean() < 0.2
     )  # some of the pixels that are drawn have that value already
-    with pytest.raises(StudyError, match="no corruption 'rain'; expected one of gaussian_noise"):
+    with pytest.raises(StudyError, match="corruption is 'rain'; expected one of gaussian_noise"):
         anomaly.corrupt(x, "rain", 1)
 
 
-def test_side_by_side_begins_shorter_sets_anew():
+def test_side_by_side_repeats_shorter_sets():
     stacked = anomaly.side_by_side([np.zeros((2, 784)), np.arange(3)[:, None] + np.zeros((3, 784))])
     assert stacked.shape == (3, 2, 784)
     np.testing.assert_array_equal(stacked[:, 1, 0], [0, 1, 2])

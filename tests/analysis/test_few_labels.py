@@ -85,7 +85,7 @@ def test_labels_spread_over_their_own_cloud(clouds):
 
 
 def test_propagation_solves_the_harmonic_equations():
-    """On overlapping clouds, against the closed form f_u = (D_uu − W_uu)⁻¹ W_ul f_l, masses made equal."""
+    """On overlapping clouds, against the closed form f_u = (D_uu − W_uu)⁻¹ W_ul f_l."""
     rng = np.random.default_rng(1)
     labels = np.arange(150) % 3
     codes = rng.normal(size=(150, 2)) + 1.5 * np.eye(3)[labels][:, :2]
@@ -159,23 +159,6 @@ def test_hyper_parameters_are_chosen_again_up_to_a_size(monkeypatch, digits):
     assert asked == [30, 60]
     few_labels.tuned_predictions(*given, [90, 120], tune_on=60)
     assert asked[2:] == [60]
-
-
-def test_t_interval_is_students():
-    found = few_labels.t_interval([1.0, 2.0, 3.0])
-    assert found.value == 2
-    assert found.high - 2 == pytest.approx(
-        4.302653 / np.sqrt(3)
-    )  # the 0.975 quantile of t with 2 degrees of freedom
-    assert 2 - found.low == pytest.approx(found.high - 2)
-
-
-def test_fewer_errors_is_paired():
-    rng = np.random.default_rng(3)
-    hard = rng.normal(0.3, 0.1, 10)  # draws differ a lot, methods little
-    assert few_labels.fewer_errors(hard - 0.01 + rng.normal(0, 0.001, 10), hard) == "yes"
-    assert few_labels.fewer_errors(hard, hard - 0.01 + rng.normal(0, 0.001, 10)) == "no"
-    assert few_labels.fewer_errors(hard + rng.normal(0, 0.01, 10), hard) == "undecided"
 
 
 @pytest.fixture(scope="module")

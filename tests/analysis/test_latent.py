@@ -27,10 +27,10 @@ def test_neighbours_are_the_nearest(codes):
     np.testing.assert_array_equal(found, np.argsort(cdist(codes[:9] + 0.1, codes))[:, :4])
 
 
-def test_other_neighbours_leave_the_point_out(codes):
+def test_without_queries_neighbours_leave_the_point_out(codes):
     distances = cdist(codes, codes)
     np.fill_diagonal(distances, np.inf)
-    np.testing.assert_array_equal(latent.other_neighbours(codes, 3), np.argsort(distances)[:, :3])
+    np.testing.assert_array_equal(latent.neighbours(codes, None, 3), np.argsort(distances)[:, :3])
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_other_neighbours_leave_the_point_out(codes):
     [
         (lambda codes, k: latent.neighbours(codes, codes, k), 81, 80),
         (lambda codes, k: latent.neighbours(codes, codes, k), 0, 80),
-        (latent.other_neighbours, 80, 79),
+        (lambda codes, k: latent.neighbours(codes, None, k), 80, 79),
     ],
 )
 def test_too_many_neighbours_are_refused(codes, find, k, most):
@@ -94,7 +94,7 @@ def test_one_class_is_refused(codes):
 
 
 def test_pixel_metric_undoes_any_linear_map_of_pcas_codes(digits, pca):
-    """PCA's codes have the scale of pixels, so that the metric must find their distances again, however mixed."""
+    """PCA's codes have the scale of pixels; the metric finds their distances, however mixed."""
     codes = pca.transform(digits.x_train)
     mixed = (codes @ np.random.default_rng(1).normal(size=(6, 6)) + 3).astype("float32")
     found = cdist(*(2 * [(mixed @ latent.pixel_metric(mixed, digits.x_train))[:50]]))
@@ -123,15 +123,6 @@ def test_effective_dimensions():
     assert latent.effective_dimensions(x) == pytest.approx(4, rel=0.01)
     assert latent.effective_dimensions(x[:, :1] * np.ones(4)) == pytest.approx(1)
     assert latent.effective_dimensions(x * np.sqrt([2, 1, 1, 0])) == pytest.approx(16 / 6, rel=0.02)
-
-
-def test_tsne_is_seeded_and_keeps_clusters():
-    rng = np.random.default_rng(4)
-    labels = np.repeat([0, 1, 2], 30)
-    codes = (10 * np.eye(3)[labels] + rng.normal(size=(90, 3))).astype("float32")
-    points = latent.tsne(codes, perplexity=10, max_iter=300)
-    np.testing.assert_array_equal(points, latent.tsne(codes, perplexity=10, max_iter=300))
-    assert (latent.vote(labels, latent.other_neighbours(points, 5)) == labels).mean() > 0.95
 
 
 def test_cost_of_pcas_units_is_their_variance(digits, pca):
@@ -171,15 +162,15 @@ def test_shared_ignores_the_order():
     np.testing.assert_allclose(latent.shared(first, second), [1, 0.25])
 
 
-def test_level_is_within_the_margin_beyond_doubt():
+def test_equivalence_needs_the_whole_interval_within_the_margin():
     rng = np.random.default_rng(6)
     base = rng.normal(0, 1, 4000)
     noise = rng.normal(0, 0.1, 4000)
-    assert latent.level(base + noise, base, margin=0.01)
-    assert not latent.level(base + noise, base, margin=0.001)
-    assert not latent.level(base + 0.02 + noise, base, margin=0.01)
-    assert not latent.level(base - 0.02 + noise, base, margin=0.01)
-    assert not latent.level(base[:50] + noise[:50], base[:50], margin=0.01), "too few to say"
-    # A difference beyond doubt that does not matter is level, which is what sets this apart from `metrics.better`.
-    assert latent.level(base + 0.006 + noise, base, margin=0.01)
-    assert metrics.better("psnr", base + 0.006 + noise, base) == "yes"
+    assert latent.equivalent(base + noise, base, margin=0.01)
+    assert not latent.equivalent(base + noise, base, margin=0.001)
+    assert not latent.equivalent(base + 0.02 + noise, base, margin=0.01)
+    assert not latent.equivalent(base - 0.02 + noise, base, margin=0.01)
+    assert not latent.equivalent(base[:50] + noise[:50], base[:50], margin=0.01), "too few to say"
+    # A significant difference that does not matter is equivalence, unlike for `metrics.higher`.
+    assert latent.equivalent(base + 0.006 + noise, base, margin=0.01)
+    assert metrics.higher(base + 0.006 + noise, base) == "yes"

@@ -35,7 +35,7 @@ def linear():
         "float32"
     )
     mean = (x - OFFSET) @ LOADINGS @ covariance / NOISE**2
-    # The exact posterior is correlated and q, with the same variances, is not: the weights have to make that good.
+    # The exact posterior is correlated and q, with the same variances, is not: the weights correct.
     log_variance = np.tile(np.log(np.diag(covariance)), (40, 1))
     evidence = multivariate_normal(OFFSET, LOADINGS @ LOADINGS.T + NOISE**2 * np.eye(6)).logpdf(x)
     return x, mean.astype("float32"), log_variance.astype("float32"), evidence, covariance
@@ -47,7 +47,7 @@ def vae(digits):
     return models.variational_autoencoder(hidden=(20,), latent_dim=3)
 
 
-# --- the likelihood --------------------------------------------------------------------------------------------------
+# --- the likelihood -------------------------------------------------------------------------------
 
 
 def test_importance_weighting_finds_the_known_likelihood(linear):
@@ -60,7 +60,7 @@ def test_importance_weighting_finds_the_known_likelihood(linear):
     )
 
 
-def test_the_elbo_is_lower_by_the_divergence_from_the_exact_posterior(linear):
+def test_the_elbo_is_lower_by_the_kl_divergence_from_the_exact_posterior(linear):
     x, mean, log_variance, evidence, covariance = linear
     # KL(N(m, D) ‖ N(m, C)) = ½ (tr C⁻¹D − d + log |C| / |D|), with D the diagonal of C.
     diagonal = np.diag(np.diag(covariance))
@@ -72,7 +72,7 @@ def test_the_elbo_is_lower_by_the_divergence_from_the_exact_posterior(linear):
     assert (evidence - parts["elbo"]).mean() == pytest.approx(gap, abs=0.02)
     np.testing.assert_allclose(parts["elbo"], parts["reconstruction"] - parts["kl"])
     weights = variational.log_weights(x, mean, log_variance, gaussian, samples=4000)
-    # The bound with one sample is the same quantity, with the divergence by simulation.
+    # The bound with one sample is the same quantity, with the KL term by simulation.
     assert variational.importance_bound(weights, 1).mean() == pytest.approx(
         parts["elbo"].mean(), abs=0.02
     )
@@ -151,7 +151,7 @@ def test_no_samples_are_refused(linear):
         variational.log_weights(*linear[:3], gaussian, samples=0)
 
 
-# --- binary pixels ---------------------------------------------------------------------------------------------------
+# --- binary pixels --------------------------------------------------------------------------------
 
 
 def test_binary_images_have_the_grey_values_as_means():
@@ -223,7 +223,7 @@ def test_the_elbo_of_a_network_is_its_loss(vae, digits):
     np.testing.assert_allclose(kl.sum(axis=1), found["kl"], rtol=1e-5)
 
 
-# --- units, maps -----------------------------------------------------------------------------------------------------
+# --- units ----------------------------------------------------------------------------------------
 
 
 def test_active_units_are_those_whose_means_vary(rng):
@@ -232,18 +232,7 @@ def test_active_units_are_those_whose_means_vary(rng):
     assert list(variational.active_units(means, 0.001)) == [True, True, True]
 
 
-def test_quantile_grid_divides_the_probability_evenly():
-    grid = variational.quantile_grid(4)
-    assert grid.shape == (4, 4, 2)
-    assert (np.diff(grid[0, :, 0]) > 0).all()
-    assert (np.diff(grid[:, 0, 1]) < 0).all()  # upwards
-    draws = np.random.default_rng(0).normal(size=100_000)
-    share = [(draws < q).mean() for q in grid[0, :, 0]]
-    np.testing.assert_allclose(share, [1 / 8, 3 / 8, 5 / 8, 7 / 8], atol=0.01)
-    np.testing.assert_allclose(grid, -grid[::-1, ::-1], atol=1e-6)
-
-
-# --- the baseline ----------------------------------------------------------------------------------------------------
+# --- the baseline ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
