@@ -25,15 +25,10 @@ def relative_error(x, y, sigma=1.0):
     Parameters
     ----------
     x : float array, shape (n, 784), in [0, 1]
-        Images.
     y : float array, shape (n, 784) or (n, k, 784)
-        Reconstructions, by one model or by k.
+        Reconstructions by one model, whose errors have shape (n,), or by k: (n, k).
     sigma : float, at least 0
         Standard deviation of the Gaussian, in pixels.
-
-    Returns
-    -------
-    float array, shape (n,) or (n, k)
     """
     models = [1] * (y.ndim - 2)
     residual = y - x.reshape(len(x), *models, PIXELS)
@@ -45,6 +40,9 @@ def relative_error(x, y, sigma=1.0):
 def scores(reconstruct, x, sigma=1.0, part=1000):
     """Score images by k models at once.
 
+    Returns a dict of ``"mse"``, ``"bce"``, ``"excess_bce"`` (BCE minus the image's entropy) and
+    ``"relative"`` (`relative_error`) to float64 arrays, shape (n, k).
+
     Parameters
     ----------
     reconstruct : callable, (m, 784) → (m, k, 784)
@@ -53,12 +51,6 @@ def scores(reconstruct, x, sigma=1.0, part=1000):
         As for `relative_error`.
     part : int
         Number of images reconstructed at a time.
-
-    Returns
-    -------
-    dict
-        ``"mse"``, ``"bce"``, ``"excess_bce"`` (BCE minus the image's entropy) and ``"relative"``
-        (`relative_error`) to float64 arrays, shape (n, k).
     """
 
     def of_part(images):
@@ -79,18 +71,8 @@ def threshold(errors, rate):
     The split-conformal quantile: with n held-out normal images, the ⌈(n + 1)(1 − rate)⌉-th smallest
     of their errors. For exchangeable images the expected share of false alarms is at most ``rate``
     (Papadopoulos, Proedrou, Vovk and Gammerman, "Inductive confidence machines for regression",
-    ECML 2002).
-
-    Parameters
-    ----------
-    errors : float array, shape (n,)
-        Of normal images that the model was not trained on.
-    rate : float, between 0 and 1
-
-    Raises
-    ------
-    StudyError
-        If ``rate`` is not between 0 and 1, or there are too few images for it.
+    ECML 2002). ``errors`` are of normal images that the model was not trained on, float (n,).
+    Raises `StudyError` if ``rate`` is not between 0 and 1, or there are too few images for it.
     """
     if not 0 < rate < 1:
         raise StudyError(
@@ -144,22 +126,15 @@ def _normal_interval(value, influence):
 
 
 def auroc(scores, anomalous):
-    """Compute areas under the ROC curve, and what their intervals need.
+    """Compute areas under the ROC curve, and what their intervals need, as an `Auroc`.
+
+    Raises `StudyError` if there are other labels, or a problem has no anomaly or no normal image.
 
     Parameters
     ----------
     scores : float array, shape (n, k)
         Higher for what is more likely an anomaly; one column per problem.
     anomalous : array of booleans or of 0 and 1, shape (n, k)
-
-    Returns
-    -------
-    Auroc
-
-    Raises
-    ------
-    StudyError
-        If there are other labels, or a problem has no anomaly or no normal image.
     """
     labels = np.asarray(anomalous)
     anomalous = labels.astype(bool)
@@ -257,26 +232,19 @@ CORRUPTIONS = {
 
 
 def corrupt(x, kind, strength, seed=0):
-    """Corrupt images.
+    """Corrupt images; float32, in [0, 1].
+
+    Salt and pepper makes pixels empty or full, occlusion empties a square around a pixel that is
+    drawn in proportion to its ink, shuffling permutes the same pixels in every image. Raises
+    `StudyError` for an unknown kind.
 
     Parameters
     ----------
     x : float32 array, shape (n, 784), in [0, 1]
     kind : str
-        One of `CORRUPTIONS`, which names the unit of its strength. Salt and pepper makes pixels
-        empty or full, occlusion empties a square around a pixel that is drawn in proportion to its
-        ink, shuffling permutes the same pixels in every image.
+        One of `CORRUPTIONS`, which names the unit of its strength.
     strength : float
     seed : int
-
-    Returns
-    -------
-    float32 array, shape (n, 784), in [0, 1]
-
-    Raises
-    ------
-    StudyError
-        For an unknown kind.
     """
     if kind not in CORRUPTIONS:
         raise StudyError(

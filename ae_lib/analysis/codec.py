@@ -86,19 +86,10 @@ class Codec:
         return layers.run(self.decoder, coordinates)
 
     def quantise(self, coordinates, step):
-        """Round coordinates to symbols.
+        """Round coordinates, float (n, d), to symbols, int32 (n, d), with bins of width ``step``.
 
-        Parameters
-        ----------
-        coordinates : float array, shape (n, d)
-            One outside its range on the training images counts as the end of that range.
-        step : float, at least CELL
-            Width of a bin, in the coordinates' unit.
-
-        Returns
-        -------
-        int32 array, shape (n, d)
-            Indices of the bins, from 0 for the lowest that training coordinates reach.
+        Symbols count from 0 for the lowest bin that training coordinates reach. A coordinate
+        outside its range on the training images counts as the end of that range.
         """
         cells = np.clip(_cells(coordinates) - self.first, 0, self._ranges - 1)
         symbols = [bins.symbol[cells[:, i]] for i, bins in enumerate(self.bins(step))]
@@ -173,7 +164,8 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000)
     optimal if it is small. In the metric G = mean of JᵀJ, where J is the decoder's Jacobian, an
     error of the code has the length of its effect on the image. The coordinates are the
     Karhunen–Loève transform of the codes in this metric (Goyal 2001): uncorrelated, and measured
-    in the root of the squared error summed over the pixels.
+    in the root of the squared error summed over the pixels. Raises `StudyError` if a layer is of
+    another kind than below, or the rounding is outside its range.
 
     Parameters
     ----------
@@ -186,15 +178,6 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000)
         See `Codec`.
     metric_images : int
         Number of images, evenly spaced, over which the metric is averaged.
-
-    Returns
-    -------
-    Codec
-
-    Raises
-    ------
-    StudyError
-        If a layer is of another kind, or the rounding is outside its range.
     """
     inwards = layers.from_keras(mean_encoder(encoder).layers)
     outwards = layers.from_keras(decoder.layers)
@@ -212,25 +195,11 @@ def tuned(codec, images, validation, settings, steps):
     The best reconstruction of rounded coordinates is the mean of all images in the same bins, which
     depends on the step (Choi, El-Khamy and Lee, "Variable rate deep image compression with a
     conditional autoencoder", ICCV 2019). Each training image is rounded with a step of its own,
-    drawn log-uniformly. The encoder, and so every code, stays as it is.
+    drawn log-uniformly between ``steps``, a pair. The encoder, and so every code, stays as it is.
 
-    Parameters
-    ----------
-    codec : Codec
-        As `from_autoencoder` made it of a decoder whose first layer is dense.
-    images, validation : uint8 or float32 arrays, shape (n, 784)
-    settings : ae_lib.training.Settings
-    steps : (float, float)
-        The smallest and the largest step drawn.
-
-    Returns
-    -------
-    Codec, keras.callbacks.History
-
-    Raises
-    ------
-    StudyError
-        If the decoder's first layer is not dense.
+    ``codec`` is one of `from_autoencoder`; ``images`` and ``validation`` are uint8 or float32,
+    shape (n, 784); ``settings`` are `ae_lib.training.Settings`. Returns the new codec and a
+    keras.callbacks.History. Raises `StudyError` if the decoder's first layer is not dense.
     """
     encoder = layers.to_keras(codec.encoder, trainable=False)
     decoder = layers.to_keras(_with_step_input(codec.decoder))
@@ -276,24 +245,10 @@ def load(path):
 
 
 def compress(images, codec, step):
-    """Encode images as a stream.
+    """Encode images, as `as_flat_images` takes them, as a stream of bytes.
 
-    Parameters
-    ----------
-    images : array, shape (n, 28, 28), (n, 28, 28, 1) or (n, 784), n at least 1
-        uint8 in [0, 255], or floating point in [0, 1].
-    codec : Codec
-    step : float, at least CELL
-        The larger, the fewer bytes and the more error.
-
-    Returns
-    -------
-    bytes
-
-    Raises
-    ------
-    StudyError
-        If images or step are not of that kind.
+    The larger the step, at least CELL, the fewer bytes and the more error. Raises `StudyError` if
+    images or step are of another kind.
     """
     return pack(codec.quantise(codec.encode(images), step), codec, step)
 

@@ -20,7 +20,9 @@ def balanced_draws(labels, sizes, count, seed=0):
     """Draw labelled images, equally many of each class.
 
     The classes take turns, so that the first n images of a draw are balanced for each size n: one
-    draw serves a whole learning curve, and a larger size adds images to a smaller one.
+    draw serves a whole learning curve, and a larger size adds images to a smaller one. Returns
+    indices, int64 (count, max(sizes)), none twice in a draw. Raises `StudyError` if a size is not a
+    multiple of the number of classes, or a class has too few images.
 
     Parameters
     ----------
@@ -30,16 +32,6 @@ def balanced_draws(labels, sizes, count, seed=0):
     count : int
         Number of draws; each depends on nothing but the labels, the seed and its index.
     seed : int
-
-    Returns
-    -------
-    int64 array, shape (count, max(sizes))
-        Indices of images, none twice in a draw.
-
-    Raises
-    ------
-    StudyError
-        If a size is not a multiple of the number of classes, or a class has too few images.
     """
     classes, members = np.unique(labels, return_counts=True)
     most = members.min() * len(classes)
@@ -60,7 +52,7 @@ def balanced_draws(labels, sizes, count, seed=0):
 
 
 def neighbour_weights(codes, queries=None, neighbours=10):
-    """Weigh the nearest codes of each query.
+    """Weigh the k nearest codes of each query: scipy.sparse.csr_array, float32, shape (m, n).
 
     The weight falls with the distance d as exp(−4 d² / d_k²), where d_k is the distance of the
     query's k-th neighbour (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based
@@ -71,13 +63,8 @@ def neighbour_weights(codes, queries=None, neighbours=10):
     codes : float array, shape (n, d)
     queries : float array, shape (m, d), optional
         By default the codes themselves, of which none is its own neighbour.
-    neighbours : int
+    neighbours : int, 1 to n − 1
         The k above.
-
-    Returns
-    -------
-    scipy.sparse.csr_array of float32, shape (m, n)
-        k entries in each row.
     """
     if not 1 <= neighbours < len(codes):
         raise StudyError(
@@ -100,7 +87,8 @@ def propagate(weights, draws, labels, sweeps=30):
     fields and harmonic functions", ICML 2003): each node's share of a class is the weighted mean of
     its neighbours' shares, and the labelled nodes keep theirs. Class masses are then made equal, as
     draws are balanced, and the largest share wins. Chebyshev's method (Golub and Varga, "Chebyshev
-    semi-iterative methods …", Numerische Mathematik 3, 1961) saves two thirds of the sweeps.
+    semi-iterative methods …", Numerische Mathematik 3, 1961) saves two thirds of the sweeps over
+    the graph. Returns int64 array, shape (count, n).
 
     Parameters
     ----------
@@ -110,12 +98,6 @@ def propagate(weights, draws, labels, sweeps=30):
         The labelled nodes of each draw.
     labels : int array, shape (n,)
         Classes 0, 1, …; only those of the nodes in a draw are read.
-    sweeps : int
-        Number of sweeps over the graph.
-
-    Returns
-    -------
-    int64 array, shape (count, n)
     """
     count, classes = len(draws), int(labels[draws].max()) + 1
     symmetric = (weights + weights.T).tocsr()
@@ -158,23 +140,19 @@ def gaussian_kernel(a, b, gamma):
 def tuned_predictions(estimator, grid, x, y, queries, sizes, tune_on=600, folds=3):
     """Train a classifier on the first labels of a draw, once for each size, and classify queries.
 
+    Returns int array, shape (len(sizes), m).
+
     Parameters
     ----------
-    estimator : scikit-learn classifier
-    grid : dict
-        Hyper-parameters to choose from, by stratified cross-validation within the labels.
-    x, y : arrays, shape (size, d) and (size,)
-        A draw's images, in the order of `balanced_draws`.
-    queries : array, shape (m, d)
+    estimator, grid : scikit-learn classifier, and dict
+        Hyper-parameters are chosen from the grid by cross-validation within the labels.
+    x, y, queries : arrays, shapes (size, d), (size,) and (m, d)
+        A draw's images and labels, in the order of `balanced_draws`, and what is classified.
     sizes : sequence of int, ascending
         How many of the labels to use.
     tune_on : int
         With more labels than that, the choice made with fewer is kept.
     folds : int
-
-    Returns
-    -------
-    int array, shape (len(sizes), m)
     """
     chosen, predictions = None, []
     for size in sizes:
@@ -219,6 +197,8 @@ class Trainer:
     def train(self, weights, chosen, seed):
         """Train from the given weights on the chosen images only.
 
+        Returns the mean cross-entropy over the last tenth of the steps, in nats.
+
         Parameters
         ----------
         weights : list of arrays
@@ -227,11 +207,6 @@ class Trainer:
             Indices of images.
         seed : int
             Of the minibatches' order: as many shuffled passes as the steps need.
-
-        Returns
-        -------
-        float
-            Mean cross-entropy over the last tenth of the steps, in nats.
         """
         self.model.set_weights(weights)
         for variable, value in zip(self.optimizer.variables, self.initial_state, strict=True):

@@ -16,23 +16,16 @@ from threadpoolctl import threadpool_limits
 def neighbours(references, queries, k):
     """Find the k nearest references of each query, by Euclidean distance and exactly.
 
+    Returns indices of references, int (m, k), nearest first. Raises `StudyError` if there are fewer
+    than k references to choose from.
+
     Parameters
     ----------
     references : float array, shape (n, d)
     queries : float array, shape (m, d), or None
         Of the references' dtype; float32 takes half the time of float64. None asks for the
         neighbours of the references themselves, of which none is its own neighbour.
-    k : int, 1 to the number of references to choose from
-
-    Returns
-    -------
-    int array, shape (m, k)
-        Indices of references, nearest first.
-
-    Raises
-    ------
-    StudyError
-        If there are fewer than k references to choose from.
+    k : int, at least 1
     """
     choice = len(references) - (queries is None)
     if not 1 <= k <= choice:
@@ -48,16 +41,8 @@ def neighbours(references, queries, k):
 def vote(labels, nearest):
     """Return the most frequent label among each query's neighbours; of several the smallest.
 
-    Parameters
-    ----------
-    labels : int array, shape (n,)
-        Of the references.
-    nearest : int array, shape (m, k)
-        What `neighbours` returns, or its first columns for a smaller k.
-
-    Returns
-    -------
-    int array, shape (m,)
+    ``labels`` are the references', int (n,); ``nearest`` is what `neighbours` returns, int (m, k),
+    or its first columns for a smaller k. Returns int array, shape (m,).
     """
     return mode(labels[nearest], axis=1).mode
 
@@ -76,29 +61,18 @@ def shared(first, second):
 
 
 def linear_probe(features, labels, c=0.1, tolerance=3e-4):
-    """Fit a multinomial logistic regression on standardised features.
+    """Fit a multinomial logistic regression on standardised features, as a scikit-learn pipeline.
 
     Alain and Bengio, "Understanding intermediate layers using linear classifier probes", ICLR
-    workshop, 2017.
+    workshop, 2017. Raises `StudyError` if all labels are the same.
 
     Parameters
     ----------
-    features : float array, shape (n, d)
-    labels : int array, shape (n,)
+    features, labels : float array, shape (n, d), and int array, shape (n,)
     c : float, above 0
         Inverse of the L2 penalty's weight, for the sum of the losses over the images.
     tolerance : float
         L-BFGS stops when no component of the gradient of the mean loss is larger.
-
-    Returns
-    -------
-    sklearn.pipeline.Pipeline
-        With ``predict`` and ``score``.
-
-    Raises
-    ------
-    StudyError
-        If all labels are the same.
     """
     _check_classes(labels)
     # The limit on iterations is not met; scikit-learn's default of 100 would be.
@@ -124,17 +98,8 @@ def pixel_metric(codes, images):
     codes · B, gives codes the scale of pixels: with B Bᵀ = L Lᵀ, ‖z L − z′ L‖ is the distance
     between the predicted images. PCA's codes have this scale as they are.
 
-    Parameters
-    ----------
-    codes : float array, shape (n, d)
-        Of training images.
-    images : float array, shape (n, 784)
-        The same training images.
-
-    Returns
-    -------
-    float array, shape (d, d), of the codes' dtype
-        L; the codes in the new metric are ``codes @ L``.
+    ``codes``, float (n, d), and ``images``, float (n, 784), are those of the training images.
+    Returns L, shape (d, d), of the codes' dtype; codes in the new metric are ``codes @ L``.
     """
     centred = np.asarray(codes, "float64") - codes.mean(axis=0, dtype="float64")
     # Normal equations: no copy of the images in float64.
@@ -145,18 +110,10 @@ def pixel_metric(codes, images):
 
 
 def units(codes):
-    """Describe each unit of a code.
+    """Describe each unit of a code, float (n, d), d ≥ 2, in one row of a pandas.DataFrame.
 
-    Parameters
-    ----------
-    codes : float array, shape (n, d), with d of at least 2
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per unit; columns ``mean``, ``std``, ``share`` (of the summed variance of all
-        units), ``mean_correlation`` and ``max_correlation`` (of the absolute correlations with the
-        other units; 0 for a constant unit).
+    Columns ``mean``, ``std``, ``share`` (of the summed variance of all units), ``mean_correlation``
+    and ``max_correlation`` (of the absolute correlations with the other units; 0 if constant).
     """
     codes = np.asarray(codes, "float64")
     others = np.abs(correlations(codes))
@@ -194,20 +151,15 @@ def effective_dimensions(codes):
 def unit_costs(decode, images, codes, means):
     """Measure the rise of the squared error when one unit of the code is held at its mean.
 
+    Returns float64 array, shape (n, d), summed over the pixels. For PCA, the mean over the training
+    images is a component's variance.
+
     Parameters
     ----------
     decode : callable, (n, d) → (n, 784)
-    images : float array, shape (n, 784)
-    codes : float array, shape (n, d)
-        Of the images.
+    images, codes : float arrays, shapes (n, 784) and (n, d)
     means : float array, shape (d,)
         What each unit is held at.
-
-    Returns
-    -------
-    float64 array, shape (n, d)
-        Summed over the pixels. For PCA, the mean over the training images is a component's
-        variance.
     """
     before = mse(images, decode(codes))
     rises = []
@@ -219,17 +171,9 @@ def unit_costs(decode, images, codes, means):
 
 
 def traversals(code, low, high, steps):
-    """Move one unit of a code at a time, in equal steps between two values.
+    """Move one unit of a code at a time in equal steps from ``low`` to ``high``, all (d,).
 
-    Parameters
-    ----------
-    code, low, high : float arrays, shape (d,)
-    steps : int, at least 2
-
-    Returns
-    -------
-    float array, shape (steps, d, d)
-        Entry [s, j] is the code with unit j at step s.
+    Returns float array, shape (steps, d, d): entry [s, j] is the code with unit j at step s.
     """
     codes, unit = np.tile(code, (steps, len(code), 1)), np.arange(len(code))
     codes[:, unit, unit] = np.linspace(low, high, steps)
@@ -237,24 +181,10 @@ def traversals(code, low, high, steps):
 
 
 def unlike_pairs(labels, count, seed=0):
-    """Draw pairs of images of different classes.
+    """Draw pairs of images of different classes, by their labels, int (n,).
 
-    Parameters
-    ----------
-    labels : int array, shape (n,)
-    count : int
-    seed : int
-
-    Returns
-    -------
-    int array, shape (2, count)
-        Indices; the first of each pair is uniform over the images, the second over those of other
-        classes.
-
-    Raises
-    ------
-    StudyError
-        If all labels are the same.
+    Returns indices, int (2, count): the first of each pair is uniform over the images, the second
+    over those of other classes. Raises `StudyError` if all labels are the same.
     """
     _check_classes(labels)
     rng = np.random.default_rng(seed)
@@ -275,9 +205,10 @@ def path(start, end, steps):
 def equivalent(first, second, margin, seed=0):
     """Test whether two models' mean values are equivalent within a margin (TOST, 95 %).
 
-    Schuirmann, "A comparison of the two one-sided tests procedure and the power approach for
-    assessing the equivalence of average bioavailability", Journal of Pharmacokinetics and
-    Biopharmaceutics 15(6), 1987.
+    True if the 95 % interval of the mean difference lies within ± margin. False does not prove a
+    difference: few images never show equivalence. Schuirmann, "A comparison of the two one-sided
+    tests procedure and the power approach for assessing the equivalence of average
+    bioavailability", Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
 
     Parameters
     ----------
@@ -287,12 +218,6 @@ def equivalent(first, second, margin, seed=0):
         Smallest difference that matters.
     seed : int
         Seed of the paired bootstrap resampling.
-
-    Returns
-    -------
-    bool
-        True if the 95 % interval of the mean difference lies within ± margin. False does not prove
-        a difference: few images never show equivalence.
     """
     gain = interval(np.asarray(first, "float64") - second, seed)
     return -margin < gain.low and gain.high < margin

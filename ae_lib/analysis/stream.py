@@ -36,19 +36,7 @@ REMEDY = "fetch the stream again, it was truncated or altered."
 
 
 def pack(symbols, codec, step):
-    """Encode symbols as a stream.
-
-    Parameters
-    ----------
-    symbols : int32 array, shape (n, d)
-        As `Codec.quantise` gives them for this step.
-    codec : ae_lib.analysis.codec.Codec
-    step : float
-
-    Returns
-    -------
-    bytes
-    """
+    """Encode as bytes the symbols, int32 (n, d), that `Codec.quantise` gives for this step."""
     coder = constriction.stream.stack.AnsCoder()
     # A stack: what is pushed last is popped first.
     for i, bins in reversed(list(enumerate(codec.bins(step)))):
@@ -61,23 +49,9 @@ def pack(symbols, codec, step):
 
 
 def unpack(stream, codec):
-    """Decode a stream.
+    """Decode a stream of this codec: symbols, int32 (n, d), and their step.
 
-    Parameters
-    ----------
-    stream : bytes
-    codec : ae_lib.analysis.codec.Codec
-        The one that made the stream.
-
-    Returns
-    -------
-    symbols : int32 array, shape (n, d)
-    step : float
-
-    Raises
-    ------
-    StudyError
-        If the stream is truncated, altered, of another codec or of a newer version.
+    Raises `StudyError` if the stream is truncated, altered, of another codec or of a newer version.
     """
     _check_form(stream)
     head, stored, payload = stream[: HEAD.size], stream[HEAD.size : HEADER], stream[HEADER:]

@@ -13,14 +13,8 @@ SAMPLING = (10 * SIDE, 1, 1)
 def signed_edge_distance(images):
     """Return the distance of every pixel to the edge of the stroke, in pixels, positive inside.
 
-    Parameters
-    ----------
-    images : float array, shape (n, 784), in [0, 1]
-
-    Returns
-    -------
-    float64 array, shape (n, 784)
-        Half a pixel on either side of the edge is ±0.5. Without ink all pixels are at −∞.
+    ``images`` is float, shape (n, 784), in [0, 1]; so is the result, in float64. Half a pixel on
+    either side of the edge is ±0.5. Without ink all pixels are at −∞.
     """
     mask = images.reshape(-1, SIDE, SIDE) >= INK
     # No padding here: outside an image there is no ink.
@@ -36,15 +30,8 @@ def thickness(images):
     Tan, Kainz, Konukoglu and Glocker, "Morpho-MNIST", JMLR 20(178), 2019. Here the middle is where
     that distance is the largest of its 3 × 3 neighbours instead of a skeleton, and one pixel is
     subtracted, so that a line one pixel wide has thickness 1. Distances are whole pixels, so that a
-    straight stroke of even width counts as one pixel thinner.
-
-    Parameters
-    ----------
-    images : float array, shape (n, 784), in [0, 1]
-
-    Returns
-    -------
-    float64 array, shape (n,)
+    straight stroke of even width counts as one pixel thinner. ``images`` are float, shape (n, 784),
+    in [0, 1].
     """
     distance = _inside_distance(images.reshape(-1, SIDE, SIDE) >= INK)
     middle = (distance > 0) & (distance == maximum_filter(distance, size=(1, 3, 3)))

@@ -17,18 +17,10 @@ from scipy.special import logsumexp
 
 
 def binarised(images, seed=0):
-    """Draw binary images: each pixel is 1 with its grey value as probability.
+    """Draw binary images, float32 (n, 784): each pixel is 1 with its grey value as probability.
 
     Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
-
-    Parameters
-    ----------
-    images : float array, shape (n, 784), in [0, 1]
-    seed : int or sequence of int
-
-    Returns
-    -------
-    float32 array, shape (n, 784), of zeros and ones
+    ``images`` are float, shape (n, 784), in [0, 1].
     """
     uniform = np.random.default_rng(seed).random(images.shape, dtype="float32")
     return (uniform < images).astype("float32")  # uniform is below 1: white stays white
@@ -51,22 +43,9 @@ def kl_terms(mean, log_variance):
 def bernoulli(decoder):
     """Return log p(x | z) of binary pixels as a function, from the decoder's logits.
 
-    With logits l it is x·l − Σ log(1 + exp l). Without the sigmoid nothing has to be clipped.
-
-    Parameters
-    ----------
-    decoder : keras.Model, (n, d) → (n, 784)
-        Its last layer is dense with a sigmoid. Its weights are shared, not copied.
-
-    Returns
-    -------
-    callable
-        Tensors x (n, 784) and z (n, s, d) to log p(x | z), shape (n, s).
-
-    Raises
-    ------
-    StudyError
-        If the last layer is another one.
+    The function maps tensors x (n, 784) and z (n, s, d) to shape (n, s). With logits l it is
+    x·l − Σ log(1 + exp l). Without the sigmoid nothing has to be clipped. Weights are shared with
+    the decoder. Raises `StudyError` if its last layer is not dense with a sigmoid.
     """
     last = decoder.layers[-1]
     if not isinstance(last, keras.layers.Dense) or last.activation is not keras.activations.sigmoid:
@@ -85,30 +64,22 @@ def bernoulli(decoder):
 
 
 def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
-    """Return log importance weights p(x | z) p(z) / q(z | x) of codes drawn from q(z | x).
+    """Return log importance weights p(x | z) p(z) / q(z | x), float32 (n, samples), of drawn codes.
+
+    Their mean estimates the ELBO, the log of the weights' mean the log-likelihood. Raises
+    `StudyError` if there are no samples.
 
     Parameters
     ----------
     x : float32 array, shape (n, 784)
     mean, log_variance : float32 arrays, shape (n, d)
-        Of q(z | x).
+        Of q(z | x), from which the codes are drawn.
     log_likelihood : callable
         Tensors x (m, 784) and z (m, s, d) to log p(x | z), shape (m, s); compiled by XLA.
-    samples : int, at least 1
-        Codes per image.
-    seed : int
+    samples, seed : int
+        Number of codes per image, and the seed of their draws.
     rows : int
         Codes decoded at a time, which bounds the memory; at least those of one image.
-
-    Returns
-    -------
-    float32 array, shape (n, samples)
-        Their mean estimates the ELBO, the log of the weights' mean the log-likelihood.
-
-    Raises
-    ------
-    StudyError
-        If there are no samples.
     """
     return sum(_log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows))
 
@@ -116,17 +87,10 @@ def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_
 def elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
     """Estimate each image's evidence lower bound, E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)).
 
-    The expectation is a mean over codes drawn from q(z | x); the KL divergence is exact. Kingma and
-    Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 7.
-
-    Parameters
-    ----------
-    x, mean, log_variance, log_likelihood, samples, seed, rows : as in `log_weights`
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per image; columns ``elbo``, ``reconstruction`` (the expectation) and ``kl``.
+    The parameters are those of `log_weights`. The expectation is a mean over codes drawn from
+    q(z | x); the KL divergence is exact. Kingma and Welling, "Auto-encoding variational Bayes",
+    ICLR 2014, equation 7. Returns a pandas.DataFrame with one row per image and columns ``elbo``,
+    ``reconstruction`` (the expectation) and ``kl``.
     """
     likelihoods, _ = _log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows)
     expected = likelihoods.mean(axis=1, dtype="float64")
@@ -165,23 +129,9 @@ def importance_bound(weights, k):
     """Estimate the k-sample bound on log p(x), E[log (1/k) Σ w], over groups of k weights.
 
     With k of 1 it is the ELBO; it rises with k and tends to log p(x). Burda, Grosse and
-    Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, equation 8.
-
-    Parameters
-    ----------
-    weights : float array, shape (n, samples)
-        What `log_weights` returns.
-    k : int, 1 to samples
-        Weights that do not fill a group are left out.
-
-    Returns
-    -------
-    float64 array, shape (n,)
-
-    Raises
-    ------
-    StudyError
-        If there are fewer than k samples.
+    Salakhutdinov, "Importance weighted autoencoders", ICLR 2016, equation 8. ``weights`` is what
+    `log_weights` returns; those that do not fill a group are left out. Returns float64 array, shape
+    (n,). Raises `StudyError` if there are fewer than k samples.
     """
     n, samples = weights.shape
     if not 1 <= k <= samples:
@@ -244,7 +194,9 @@ class BernoulliMixture:
 def fit_mixture(x, components, iterations=30, seed=0):
     """Fit a mixture of Bernoulli images by expectation maximisation.
 
-    Bishop, "Pattern recognition and machine learning", 2006, section 9.3.3.
+    Bishop, "Pattern recognition and machine learning", 2006, section 9.3.3. One imaginary image,
+    the mean image, is added to each component, so that no pixel is impossible. Returns a
+    `BernoulliMixture`. Raises `StudyError` if there are fewer images than components.
 
     Parameters
     ----------
@@ -254,17 +206,6 @@ def fit_mixture(x, components, iterations=30, seed=0):
     iterations : int
     seed : int
         Of the images that the components start from.
-
-    Returns
-    -------
-    BernoulliMixture
-        One imaginary image, the mean image, is added to each component, so that no pixel is
-        impossible.
-
-    Raises
-    ------
-    StudyError
-        If there are fewer images than components.
     """
     if not 1 <= components <= len(x):
         raise StudyError(
