@@ -128,13 +128,9 @@ def _normal_interval(value, influence):
 def auroc(scores, anomalous):
     """Compute areas under the ROC curve, and what their intervals need, as an `Auroc`.
 
-    Raises `StudyError` if there are other labels, or a problem has no anomaly or no normal image.
-
-    Parameters
-    ----------
-    scores : float array, shape (n, k)
-        Higher for what is more likely an anomaly; one column per problem.
-    anomalous : array of booleans or of 0 and 1, shape (n, k)
+    ``scores``, float (n, k), are higher for what is more likely an anomaly, one column per problem;
+    ``anomalous``, shape (n, k), is boolean or 0 and 1. Raises `StudyError` if there are other
+    labels, or a problem has no anomaly or no normal image.
     """
     labels = np.asarray(anomalous)
     anomalous = labels.astype(bool)
@@ -232,19 +228,12 @@ CORRUPTIONS = {
 
 
 def corrupt(x, kind, strength, seed=0):
-    """Corrupt images; float32, in [0, 1].
+    """Corrupt images, float32 (n, 784), in [0, 1], and so is the result.
 
-    Salt and pepper makes pixels empty or full, occlusion empties a square around a pixel that is
-    drawn in proportion to its ink, shuffling permutes the same pixels in every image. Raises
-    `StudyError` for an unknown kind.
-
-    Parameters
-    ----------
-    x : float32 array, shape (n, 784), in [0, 1]
-    kind : str
-        One of `CORRUPTIONS`, which names the unit of its strength.
-    strength : float
-    seed : int
+    ``kind`` is one of `CORRUPTIONS`, which names the unit of its ``strength``. Salt and pepper
+    makes pixels empty or full, occlusion empties a square around a pixel that is drawn in
+    proportion to its ink, shuffling permutes the same pixels in every image. Raises `StudyError`
+    for an unknown kind.
     """
     if kind not in CORRUPTIONS:
         raise StudyError(

@@ -20,18 +20,10 @@ def balanced_draws(labels, sizes, count, seed=0):
     """Draw labelled images, equally many of each class.
 
     The classes take turns, so that the first n images of a draw are balanced for each size n: one
-    draw serves a whole learning curve, and a larger size adds images to a smaller one. Returns
-    indices, int64 (count, max(sizes)), none twice in a draw. Raises `StudyError` if a size is not a
-    multiple of the number of classes, or a class has too few images.
-
-    Parameters
-    ----------
-    labels : int array, shape (n,)
-    sizes : sequence of int
-        Multiples of the number of classes.
-    count : int
-        Number of draws; each depends on nothing but the labels, the seed and its index.
-    seed : int
+    draw serves a whole learning curve, and a larger size adds images to a smaller one. Each draw
+    depends on the labels, the seed and its index only. Returns indices, int64 (count, max(sizes)),
+    none twice in a draw. Raises `StudyError` if a size is not a multiple of the number of classes,
+    or a class has too few images.
     """
     classes, members = np.unique(labels, return_counts=True)
     most = members.min() * len(classes)
@@ -56,15 +48,8 @@ def neighbour_weights(codes, queries=None, neighbours=10):
 
     The weight falls with the distance d as exp(−4 d² / d_k²), where d_k is the distance of the
     query's k-th neighbour (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based
-    semi-supervised learning at very low label rates", ICML 2020).
-
-    Parameters
-    ----------
-    codes : float array, shape (n, d)
-    queries : float array, shape (m, d), optional
-        By default the codes themselves, of which none is its own neighbour.
-    neighbours : int, 1 to n − 1
-        The k above.
+    semi-supervised learning at very low label rates", ICML 2020). ``codes`` are float, shape
+    (n, d), and ``queries`` (m, d); these are by default the codes, none its own neighbour.
     """
     if not 1 <= neighbours < len(codes):
         raise StudyError(

@@ -210,14 +210,8 @@ def equivalent(first, second, margin, seed=0):
     tests procedure and the power approach for assessing the equivalence of average
     bioavailability", Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
 
-    Parameters
-    ----------
-    first, second : arrays, shape (n,)
-        Values on the same images.
-    margin : float
-        Smallest difference that matters.
-    seed : int
-        Seed of the paired bootstrap resampling.
+    ``first`` and ``second`` are values on the same images, shape (n,); ``margin`` is the smallest
+    difference that matters, ``seed`` that of the paired bootstrap resampling.
     """
     gain = interval(np.asarray(first, "float64") - second, seed)
     return -margin < gain.low and gain.high < margin

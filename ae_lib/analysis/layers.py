@@ -68,12 +68,8 @@ class Layer:
 class Network:
     """Layers in a row that are not dense; its methods are those of `Layer`.
 
-    Attributes
-    ----------
-    config : str
-        JSON: the number of inputs, and class and options of each layer, all of them plain values.
-    arrays : tuple of float32 arrays
-        Their weights, in Keras's order.
+    ``config`` is JSON: the number of inputs, and class and options of each layer, plain values all.
+    ``arrays`` are the weights, float32, in Keras's order.
     """
 
     config: str
@@ -148,7 +144,7 @@ def run(layers, x):
 def read(arrays, name):
     """Make the layers of arrays called ``name.0.…``, ``name.1.…``, which `parts` gave.
 
-    Raises ValueError, KeyError or TypeError if they are not such layers.
+    Raises ValueError, LookupError, TypeError or AttributeError if they are not such layers.
     """
     layers = []
     while any(key.startswith(f"{name}.{len(layers)}.") for key in arrays):

@@ -169,12 +169,8 @@ def active_units(means, threshold=0.01):
 class BernoulliMixture:
     """A mixture of images of independent binary pixels: the baseline for other models.
 
-    Attributes
-    ----------
-    shares : float array, shape (k,)
-        Probabilities of the components.
-    probabilities : float array, shape (k, 784)
-        Of a 1 in each pixel.
+    ``shares``, shape (k,), are the components' probabilities; ``probabilities``, shape (k, 784),
+    those of a 1 in each pixel.
     """
 
     shares: np.ndarray
@@ -192,20 +188,12 @@ class BernoulliMixture:
 
 
 def fit_mixture(x, components, iterations=30, seed=0):
-    """Fit a mixture of Bernoulli images by expectation maximisation.
+    """Fit a `BernoulliMixture` by expectation maximisation.
 
     Bishop, "Pattern recognition and machine learning", 2006, section 9.3.3. One imaginary image,
-    the mean image, is added to each component, so that no pixel is impossible. Returns a
-    `BernoulliMixture`. Raises `StudyError` if there are fewer images than components.
-
-    Parameters
-    ----------
-    x : float32 array, shape (n, 784), of zeros and ones
-    components : int, 1 to n
-        With 1, the pixels are independent.
-    iterations : int
-    seed : int
-        Of the images that the components start from.
+    the mean image, is added to each component, so that no pixel is impossible. ``x`` is float32,
+    shape (n, 784), of zeros and ones; 1 component makes the pixels independent; the seed draws the
+    images that components start from. Raises `StudyError` for fewer images than components.
     """
     if not 1 <= components <= len(x):
         raise StudyError(
