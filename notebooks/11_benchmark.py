@@ -15,7 +15,7 @@
 # **What you will learn.** How to measure speed on a machine that is never quiet; what a roofline is; how near to it the
 # training of a small network comes.
 #
-# **What you need.** An otherwise idle machine; the peers, if they are to take part (`make peers`). It reads nothing from
+# **What you need.** An otherwise idle machine; the rivals, if they are to take part (`make rivals`). It reads nothing from
 # other notebooks. **Time.** About 25 minutes on two cores.
 
 # %% [markdown]
