@@ -1,6 +1,5 @@
 """Guards that a green run means something. Each returns the problems it finds, as sentences; none is good."""
 
-import ast
 import re
 
 import nbformat
@@ -13,9 +12,6 @@ COMPARED = 0.5  # the least share of the cells with text that nbval compares
 MACHINE_PATH = re.compile(
     r"(?<![\w.$~}/])/(?:root|home|Users|tmp|private|work|mnt|opt|var)/|[A-Z]:\\\\"
 )
-# From left to right: a module imports only what stands before it.
-ORDER = ["quiet", "data", "models", "callbacks", "training", "variational", "metrics", "strokes", "probes", "anomaly", "codec", "few_labels",
-         "scorecard", "standings", "figures", "runs", "contenders", "benchmark", "profiles", "pages", "report", "cells", "sweep", "reference"]  # fmt: skip
 
 
 def pair_agrees(script, notebook):
@@ -102,20 +98,6 @@ def versions_agree(pyproject, lock, environment):
     return problems
 
 
-def imports_go_one_way(folder):
-    """No module of the library imports one to its right."""
-    problems = []
-    for path in sorted(folder.glob("*.py")):
-        if path.stem == "__init__":
-            continue
-        if path.stem not in ORDER:
-            problems.append(f"{path.stem} has no place in the order of the modules")
-            continue
-        for found in _imported(path) & set(ORDER[ORDER.index(path.stem) :]):
-            problems.append(f"{path.stem} imports {found}, which is to its right")
-    return problems
-
-
 def table_is_published(readme, reference):
     """Every row of the README's results table is what the reference says, to the digits shown."""
     problems = []
@@ -176,20 +158,6 @@ def _misquoted(name, entry, value, spread, factor=1):
         for text, number in pairs
         if f"{number:.{len(text.partition('.')[2])}f}" != text
     ]
-
-
-def _imported(path):
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "ae_lib":
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("ae_lib."):
-            names.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            names |= {
-                alias.name.split(".")[1] for alias in node.names if alias.name.startswith("ae_lib.")
-            }
-    return names
 
 
 def _code(notebook):

@@ -64,10 +64,6 @@ def test_versions_agree():
     assert guards.versions_agree(PYPROJECT, LOCK, ENVIRONMENT) == []
 
 
-def test_imports_go_one_way():
-    assert guards.imports_go_one_way(runs.PROJECT / "ae_lib") == []
-
-
 def test_readme_says_what_is_published():
     assert guards.table_is_published(README, runs.reference("mnist")) == []
     assert guards.claims_are_published(README, runs.reference("mnist") | SIZES) == []
@@ -193,20 +189,6 @@ def test_broken_lock_is_found(old, new, message):
 def test_broken_environment_is_found(old, new):
     assert old in ENVIRONMENT
     assert guards.versions_agree(PYPROJECT, LOCK, ENVIRONMENT.replace(old, new))
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["from ae_lib import report", "import ae_lib.run", "from ae_lib.study.site import heading"],
-)
-def test_import_against_the_direction_is_found(tmp_path, line):
-    for name in ("data.py", "metrics.py"):
-        shutil.copy(runs.PROJECT / "ae_lib" / name, tmp_path)
-    assert guards.imports_go_one_way(tmp_path) == []
-    (tmp_path / "metrics.py").write_text(line)
-    assert len(guards.imports_go_one_way(tmp_path)) == 1
-    (tmp_path / "extra.py").touch()
-    assert len(guards.imports_go_one_way(tmp_path)) == 2
 
 
 def test_changed_readme_table_is_found():
