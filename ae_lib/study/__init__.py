@@ -1,1 +1,1 @@
-"""Executes the notebooks and publishes their results; no notebook imports it, but that of the benchmark."""
+"""Executes the notebooks and publishes their results; only the benchmark's notebook imports it."""

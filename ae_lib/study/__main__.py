@@ -1,6 +1,5 @@
 """The command line of the study: ``python -m ae_lib.study COMMAND``; the Makefile calls it."""
 
-import argparse
 import contextlib
 import os
 import sys
@@ -9,86 +8,36 @@ import time
 from pathlib import Path
 
 from ae_lib import StudyError, data
-from ae_lib.run import explained_write_errors, reports_folder, write_bytes
 from ae_lib.study import execute, graph, site
 
+import click
 from tqdm import tqdm
 
-NO_MNIST = ".mnist-unavailable"  # in reports/: why the last run without a profile took the digits
 RULE = "=" * 100
+CORES = os.cpu_count() or 1
+SCHEDULER = click.option("--scheduler", metavar="ADDRESS", help="A Dask scheduler; else one here.")
 
 
-def main(arguments=None):
-    """Run a command; returns the exit code. A user's mistake is one sentence, without traceback."""
-    options = _parser().parse_args(arguments)
-    if options.end_with_parent:
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--end-with-parent", is_flag=True, hidden=True)
+def study(end_with_parent):
+    """Execute the study's notebooks and publish their results."""
+    if end_with_parent:
         threading.Thread(target=_end_with_parent, args=[os.getppid()], daemon=True).start()
     for variable in ("AE_DATA_DIR", "AE_REPORTS_DIR"):  # kernels run in another folder
         if os.environ.get(variable):
             os.environ[variable] = str(Path(os.environ[variable]).expanduser().absolute())
-    try:
-        return options.command(options) or 0
-    except StudyError as error:
-        say(f"error: {error}")
-        return 1
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("ae_lib"):
-            raise
-        say(f"error: The package {error.name} is missing; expected what `make` installs: run this "
-            "command through make, or pip install 'ae-lib[study,sweep]'.")  # fmt: skip
-        return 1
-    except KeyboardInterrupt:
-        say("interrupted: what is finished is kept, and the next start resumes from there")
-        return 130
 
 
-def _parser():
-    parser = argparse.ArgumentParser(prog="python -m ae_lib.study", description=__doc__)
-    parser.add_argument("--end-with-parent", action="store_true", help=argparse.SUPPRESS)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(command, text, **positional):
-        added = commands.add_parser(command.__name__, help=text, description=text)
-        added.set_defaults(command=command)
-        for name, more in positional.items():
-            added.add_argument(name, **more)
-        return added
-
-    named = {"help": "a name in notebooks/params/, or a file"}
-    cores = {"type": _positive, "default": os.cpu_count() or 1}
-    one = add(
-        report, "execute what is out of date, and write the report", profile={"nargs": "?", **named}
-    )
-    one.add_argument("--jobs", help="notebooks side by side; by default one for each core", **cores)
-    one = add(sweep, "execute a grid of runs", name={"help": "a name in notebooks/params/sweeps/"})
-    one.add_argument("--workers", type=_positive, help="processes here; by default the cores")
-    one.add_argument("--models", action="store_true", help="keep the trained models as well")
-    two = add(measure, "measure the published values, as a sweep", profile=named)
-    for command in (one, two):
-        command.add_argument(
-            "--scheduler", metavar="ADDRESS", help="a Dask scheduler; else one here"
-        )
-    add(
-        store,
-        "store the executed notebooks of a profile's last run in git's folders",
-        profile=named,
-    )
-    add(publish, "publish the table of a finished sweep", name={"help": "a name"})
-    return parser
-
-
-def _positive(text):
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is given; expected a whole number of at least 1")
-    return int(text)
-
-
-def report(options):
-    """Bring ``reports/<profile>/`` up to date and write its pages."""
-    name, notice = (options.profile, None) if options.profile else choose_profile()
-    if notice:
-        say(_warning(notice))
-    comparison, folder = bring_up_to_date(graph.load_profile(name), options.jobs, notice)
+@study.command()
+@click.argument("profile", required=False)
+@click.option("--jobs", type=click.IntRange(1), default=CORES, help="Notebooks side by side.")
+def report(profile, jobs):
+    """Execute what is out of date, and write reports/PROFILE/; by default mnist, if available."""
+    notice = None
+    if profile is None:
+        profile, notice = _choose_profile()
+    comparison, folder = _bring_up_to_date(profile, jobs, notice)
     say(f"{folder.name}: {comparison.summary}")
     if notice:
         say(_warning(notice))
@@ -98,18 +47,62 @@ def report(options):
     say(f"open {front}")
 
 
-def bring_up_to_date(profile, jobs, notice=None):
-    """Execute what is out of date and write the pages after each notebook.
+@study.command()
+@click.argument("name")
+@click.option("--workers", type=click.IntRange(1), help="Processes here; by default the cores.")
+@click.option("--models", is_flag=True, help="Keep the trained models as well.")
+@SCHEDULER
+def sweep(name, workers, models, scheduler):
+    """Execute the trials of a sweep that are not done, and write reports/sweeps/NAME/."""
+    from ae_lib.study import sweep
 
-    Returns
-    -------
-    ae_lib.run.Comparison, Path
-        Of the headline metrics with the published ones; the run's folder.
+    trials, name = sweep.load_sweep(name), sweep.sweep_file(name).stem
+    with execute.only_run(f"sweeps/{name}") as folder:
+        results = sweep.collect(trials, folder, scheduler, workers, models)
+    counts = results["status"].value_counts()
+    told = ", ".join(f"{count} {status}" for status, count in counts.items())
+    say(f"{told} of {len(trials)}: reports/sweeps/{name}/results.csv")
+    sys.exit(0 if set(counts.index) == {"done"} else 1)
+
+
+@study.command()
+@click.argument("profile")
+@SCHEDULER
+def measure(profile, scheduler):
+    """Measure reports/reference/PROFILE.json over several seeds, as a sweep."""
+    from ae_lib.study import reference
+
+    say(f"wrote {reference.measure(profile, scheduler)}")
+
+
+@study.command()
+@click.argument("profile")
+def store(profile):
+    """Store the executed notebooks of a profile where git keeps them."""
+    from ae_lib.study import reference
+
+    _, folder = _bring_up_to_date(profile, CORES)
+    say(f"stored {len(reference.store(graph.load_profile(profile), folder))} notebooks")
+
+
+@study.command()
+@click.argument("name")
+def publish(name):
+    """Publish the table of a finished sweep, for the notebooks that read it."""
+    from ae_lib.study import reference
+
+    say(f"wrote {reference.publish_sweep(name)}")
+
+
+def _bring_up_to_date(name, jobs, notice=None):
+    """Execute what is out of date, and write the pages after each notebook.
+
+    Returns the comparison of the headline metrics with the published ones, and the run's folder.
     """
+    profile = graph.load_profile(name)
     with execute.only_run(profile.name) as folder:
         execute.remove_leftovers(folder)
-        begun = time.monotonic()
-        with tqdm(unit="notebook", file=sys.stderr, disable=None, bar_format="{desc}") as bar:
+        with tqdm(file=sys.stderr, disable=None, bar_format="{desc}") as bar:
 
             def tell(name, text):
                 if line := text.strip():
@@ -120,29 +113,19 @@ def bring_up_to_date(profile, jobs, notice=None):
                 site.write(profile, folder, notice, changed=[name])
 
             executed = execute.bring_up_to_date(profile, folder, jobs, done, tell)
-        comparison = site.write(profile, folder, notice)
-        minutes = (time.monotonic() - begun) / 60
-        say(f"{len(executed)} of {len(profile.parameters)} notebooks executed in {minutes:.1f} min"
-            if executed else f"reports/{profile.name} is up to date")  # fmt: skip
-    return comparison, folder
+        if not executed:
+            say(f"reports/{profile.name} is up to date")
+        return site.write(profile, folder, notice), folder
 
 
-def choose_profile():
+def _choose_profile():
     """``mnist`` if MNIST is available, else ``digits``; with the reason for the latter, or None."""
-    noted = reports_folder() / NO_MNIST
-    if data.local_file("mnist"):
-        return "mnist", None
-    if noted.is_file():
-        looked = os.environ.get("AE_DATA_DIR")
-        more = f" It is not in AE_DATA_DIR ({looked})." if looked else ""
-        return "digits", noted.read_text(encoding="utf-8") + more
-    try:
-        data.download("mnist")
-    except StudyError as error:
-        with explained_write_errors(noted.parent):
-            noted.parent.mkdir(parents=True, exist_ok=True)
-            write_bytes(noted, str(error).encode())
-        return "digits", str(error)
+    if not data.local_file("mnist"):
+        try:
+            data.download("mnist")
+        except StudyError as error:
+            say(_warning(str(error)))
+            return "digits", str(error)
     return "mnist", None
 
 
@@ -153,41 +136,11 @@ def _warning(reason):
     )
 
 
-def sweep(options):
-    """Execute the trials of a sweep that are not finished, and write its table."""
-    from ae_lib.study import sweep
-
-    trials, name = sweep.load_sweep(options.name), sweep.sweep_file(options.name).stem
-    with execute.only_run(f"sweeps/{name}") as folder:
-        chosen = {"workers": options.workers, "with_models": options.models}
-        results = sweep.collect(trials, folder, options.scheduler, **chosen)
-    counts = results["status"].value_counts()
-    told = ", ".join(f"{count} {status}" for status, count in counts.items())
-    say(f"{told} of {len(trials)}: reports/sweeps/{name}/results.csv")
-    return 0 if set(counts.index) == {"done"} else 1
-
-
-def measure(options):
-    """Measure ``reports/reference/<profile>.json`` over several seeds."""
-    from ae_lib.study import reference
-
-    say(f"wrote {reference.measure(options.profile, options.scheduler)}")
-
-
-def store(options):
-    """Store the executed notebooks of a profile where git keeps them."""
-    from ae_lib.study import reference
-
-    profile = graph.load_profile(options.profile)
-    _, folder = bring_up_to_date(profile, os.cpu_count() or 1)
-    say(f"stored {len(reference.store(profile, folder))} notebooks")
-
-
-def publish(options):
-    """Publish the table of a sweep, for the notebooks that read it."""
-    from ae_lib.study import reference
-
-    say(f"wrote {reference.publish_sweep(options.name)}")
+def _end_with_parent(parent):
+    """End with the process that started this one; what this one has started ends with it."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def say(text):
@@ -195,11 +148,27 @@ def say(text):
     tqdm.write(text, file=sys.stderr)
 
 
-def _end_with_parent(parent):
-    """End with the process that started this one; what this one has started ends with it."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+def main(arguments=None):
+    """Run a command; returns the exit code. A user's mistake is one sentence, without traceback."""
+    try:
+        study.main(arguments, prog_name="python -m ae_lib.study", standalone_mode=False)
+    except StudyError as error:
+        say(f"error: {error}")
+    except click.ClickException as error:
+        say(f"error: {error.format_message()}")
+    except ModuleNotFoundError as error:
+        if error.name.startswith("ae_lib"):
+            raise
+        say(
+            f"error: The package {error.name} is missing; expected what the Makefile installs: "
+            "run make, or pip install 'ae-lib[study,sweep]'."
+        )
+    except (KeyboardInterrupt, click.Abort):
+        say("interrupted: what is finished is kept, and the next start resumes from there")
+        return 130
+    else:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":

@@ -26,12 +26,31 @@ import pandas as pd
 from tqdm import tqdm
 
 FOLDER = graph.PARAMS / "sweeps"
-KEYS = {"profile": str, "notebooks": list, "parameters": dict, "grid": dict, "limits": dict}
-OPTIONAL = {"parameters", "limits"}
-LIMITS = {"threads": ("int", 1), "minutes": ("float", 60.0)}  # of a trial: types and defaults
+SCHEMA = {  # of a sweep's file
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["profile", "notebooks", "grid"],
+    "properties": {
+        "profile": {"type": "string"},
+        "notebooks": {"type": "array", "minItems": 1},
+        "parameters": {"type": "object"},  # notebook to parameters, as in a profile
+        "grid": {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {"type": "array", "minItems": 1, "uniqueItems": True},
+        },
+        "limits": {  # of a trial
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "threads": {"type": "integer", "minimum": 1},
+                "minutes": {"type": "number", "exclusiveMinimum": 0},
+            },
+        },
+    },
+}
 RECORD = {True: "trial.json", False: "failed.json"}  # a trial's files, by whether it is done
 ROW = {"status": "", "seconds": math.nan, "worker": "", "error": ""}  # last columns, if empty
-TABLE_EVERY = 60.0  # seconds between two writings of the table
 
 
 @dataclass(frozen=True)
@@ -109,9 +128,6 @@ def run_trial(trial, with_models=False):
         }
 
 
-# ------------------------------------------------------------------------------- the sweep's file
-
-
 def sweep_file(name):
     """The YAML file of a sweep: a name in ``notebooks/params/sweeps/``, or a path."""
     return graph.named_file(name, FOLDER, "sweep")
@@ -126,15 +142,17 @@ def load_sweep(name):
         For anything in the file that is unknown, missing, empty, given twice or of a wrong type.
     """
     path = sweep_file(name)
-    content = graph.read_yaml(path)
-    _check_keys(path.name, content)
-    limits, grid = _limits(path.name, content.get("limits", {})), content["grid"]
-    base = graph.profile_file(content["profile"])
+    content = _read(path)
+    grid, limits = content["grid"], {"threads": 1, "minutes": 60.0, **content.get("limits", {})}
+    base, more = graph.profile_file(content["profile"]), content.get("parameters", {})
     sections = graph.read_sections(base)
-    more = graph.checked_sections(content.get("parameters", {}), path.name)
-    _check_grid(path.name, grid, more)
-    for section, own in more.items():
+    for section, own in graph.checked_sections(more, path.name).items():
         sections[section] = {**sections.get(section, {}), **own}
+        if both := sorted(set(own) & set(grid)):
+            raise StudyError(
+                f"{path.name} sets {both[0]} in {section} and varies it in its grid; expected one "
+                "of the two."
+            )
     full = graph.resolve(base.stem, sections, path.name)
     trials = []
     for values in itertools.product(*grid.values()):
@@ -145,73 +163,41 @@ def load_sweep(name):
     return trials
 
 
-def _check_keys(file, content):
-    if not isinstance(content, dict):
-        raise StudyError(f"{file} holds no names; expected {', '.join(KEYS)}, one to a line.")
-    for key, value in content.items():
-        if key not in KEYS:
-            raise StudyError(f"{file} has a part {key!r}; expected {', '.join(KEYS)}: correct it.")
-        if not isinstance(value, KEYS[key]):
-            raise StudyError(f"{key} in {file} is {value!r}; expected {KEYS[key].__name__}.")
-    for key in KEYS:
-        if not content.get(key) and (key in content or key not in OPTIONAL):
-            raise StudyError(
-                f"{file} has no {key}, or nothing in it; expected at least one entry: add it."
-            )
+def _read(path):
+    import jsonschema
 
-
-def _limits(file, limits):
-    graph.check_parameters(file, "limits", limits, LIMITS)
-    for name, value in limits.items():
-        if value <= 0:
-            raise StudyError(f"{file} sets {name} in limits to {value}; expected more than 0.")
-    return {name: limits.get(name, default) for name, (_, default) in LIMITS.items()}
-
-
-def _check_grid(file, grid, sections):
-    for name, values in grid.items():
-        if not isinstance(values, list) or not values:
-            raise StudyError(
-                f"{file} gives {name} in its grid as {values!r}; expected a list such as [1, 2]."
-            )
-        twice = [value for number, value in enumerate(values) if value in values[:number]]
-        if twice:
-            raise StudyError(f"{file} has {twice[0]!r} twice for {name}; expected each once.")
-        fixed = [section for section, own in sections.items() if name in own]
-        if fixed:
-            raise StudyError(
-                f"{file} sets {name} in {fixed[0]} and varies it in its grid; expected one of both."
-            )
+    content = graph.read_yaml(path)
+    try:
+        jsonschema.validate(content, SCHEMA)
+    except jsonschema.ValidationError as error:
+        raise StudyError(
+            f"{path.name} is no sweep: at {error.json_path}, {error.message}; expected profile, "
+            "notebooks, grid, and if wanted parameters and limits: correct it."
+        ) from None
+    return content
 
 
 def _at(path, point, full, targets):
     """The profile at a point of the grid: the notebooks asked for, and what they need."""
-    file = path.name
-    unknown = [name for name in targets if name not in full.parameters]
-    if unknown:
+    if unknown := [name for name in targets if name not in full.parameters]:
         raise StudyError(
-            f"{file} asks for a notebook {unknown[0]!r}; expected some of "
+            f"{path.name} asks for a notebook {unknown[0]!r}; expected some of "
             f"{', '.join(full.parameters)}."
         )
     varied = {}
     for name, own in full.parameters.items():
-        changes = {"profile": path.stem, **point}
-        varied[name] = own | {key: value for key, value in changes.items() if key in own}
+        changes = {key: value for key, value in point.items() if key in own}
+        known = graph.declared_parameters(name)
+        graph.check_parameters(path.name, "grid", changes, known)
+        varied[name] = {**own, **changes, "profile": path.stem}
     profile = graph.ordered(path.stem, varied).restricted_to(targets)
-    for key, value in point.items():
-        owners = [name for name, own in profile.parameters.items() if key in own]
-        if not owners:
-            raise StudyError(
-                f"{file} varies {key}, which none of {', '.join(profile.parameters)} has; expected "
-                "a parameter of theirs: leave it out, or add a notebook."
-            )
-        for owner in owners:
-            known = graph.declared_parameters(owner)
-            graph.check_parameter(file, "grid", key, value, known)
+    used = {key for own in profile.parameters.values() for key in own}
+    if unused := sorted(set(point) - used):
+        raise StudyError(
+            f"{path.name} varies {unused[0]}, which none of {', '.join(profile.parameters)} has; "
+            "expected a parameter of theirs: leave it out, or add a notebook."
+        )
     return profile
-
-
-# ------------------------------------------------------------------------------------ on the workers
 
 
 def collect(trials, folder, scheduler=None, workers=None, with_models=False, work=run_trial):
@@ -223,12 +209,11 @@ def collect(trials, folder, scheduler=None, workers=None, with_models=False, wor
     folder : Path
         Gets ``trials/``, with a folder for each trial, ``results.csv`` and ``results.parquet``.
     scheduler : str, optional
-        Address of a Dask scheduler. By default one is started here, with ``workers`` processes, by
-        default as many as there are cores for the trials' threads.
+        Address of a Dask scheduler. By default one is started here, with ``workers`` processes.
     with_models : bool
         Whether trained models are kept as well.
-    work : callable, (trial, with_models) → dict
-        What a worker does with a trial, as `run_trial`.
+    work : callable
+        As `run_trial`.
 
     Returns
     -------
@@ -333,26 +318,18 @@ def _timed(work, with_models, trial):
     return {**outcome, "seconds": seconds, "worker": address, "provenance": execute.provenance()}
 
 
-# ------------------------------------------------------------------------------------ what is kept
-
-
 def _keep_all(outcomes, trials, folder):
-    written, commit = time.monotonic(), execute.git_commit()
+    commit = execute.git_commit()
     done = sum(_is_done(folder, trial) for trial in trials)
     bar = tqdm(total=len(trials), initial=done, unit="trial", file=sys.stderr, disable=None)
     with bar, contextlib.closing(outcomes):
         for trial, outcome in outcomes:
             keep({**outcome, "git_commit": commit}, trial, folder)
-            told = f"done in {outcome['seconds']:.0f} s by {outcome['worker']}"
-            if outcome["status"] != "done":
-                told = (
-                    f"FAILED: {outcome['error']}\n    all of it: {folder / 'trials' / trial.name}"
-                )
+            told = f"FAILED: {outcome['error']}\n    see {folder / 'trials' / trial.name}"
+            if outcome["status"] == "done":
+                told = f"done in {outcome['seconds']:.0f} s by {outcome['worker']}"
             bar.update()
             say(f"{bar.n}/{bar.total}  {trial.name}  {told}")
-            if time.monotonic() - written > TABLE_EVERY:
-                write_table(trials, folder)
-                written = time.monotonic()
 
 
 def keep(outcome, trial, folder):
