@@ -27,24 +27,10 @@ ROUNDING = 1e-5, 1e-8  # relative and absolute part for arithmetic on the data
 
 
 def measure(profile, scheduler=None):
-    """Execute a profile under several seeds, as a sweep, and write its reference file.
+    """Execute a profile, by name or path, under several seeds and write its reference file.
 
-    Parameters
-    ----------
-    profile : str
-        A name or path, as for `ae_lib.study.graph.load_profile`.
-    scheduler : str, optional
-        As for `ae_lib.study.sweep.collect`.
-
-    Returns
-    -------
-    Path
-        ``reports/reference/<profile>.json``, as `summarise` gives it.
-
-    Raises
-    ------
-    StudyError
-        If a trial failed. The others are kept in ``reports/sweeps/reference_<profile>/``.
+    Returns its path, ``reports/reference/<profile>.json``. `StudyError` if a trial failed; the
+    others are kept in ``reports/sweeps/reference_<profile>/``.
     """
     path = graph.profile_file(profile)
     trials = [_trial(path, seed) for seed in range(SEEDS_OF_CORE)]
@@ -79,7 +65,7 @@ def summarise(headline, by_seed):
     Parameters
     ----------
     headline : sequence of str
-        Names of the metrics to publish; those that are durations are left out.
+        Names of the metrics to publish; durations among them are left out.
     by_seed : sequence of dict
         Name to ``{"value": …}``. Later ones may lack metrics of the first.
 
@@ -87,40 +73,33 @@ def summarise(headline, by_seed):
     -------
     dict
         Name to ``value`` at the first seed, ``mean`` and ``std`` over the ``seeds`` that gave the
-        metric, and the absolute ``tolerance``.
+        metric, and the absolute ``tolerance``, as of `tolerance_of`.
     """
     entries = {}
     for name in headline:
         values = [metrics[name]["value"] for metrics in by_seed if name in metrics]
-        if None not in values and not is_duration(name):
-            entries[name] = entry(values)
+        if None in values or is_duration(name):
+            continue
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        entries[name] = {
+            "value": values[0],
+            "mean": float(np.mean(values)),
+            "std": std,
+            "seeds": len(values),
+            "tolerance": tolerance_of(values[0], std, len(values)),
+        }
     return entries
 
 
-def entry(values):
-    """The reference entry of one metric from its values over seeds."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    mean = float(np.mean(values))
-    tolerance = tolerance_of(values[0], std, len(values))
-    numbers = {"value": values[0], "mean": mean, "std": std, "tolerance": tolerance}
-    return numbers | {"seeds": len(values)}
-
-
 def tolerance_of(value, std, seeds):
-    """How far a run may lie from a published value and still count as reproduced, absolute.
+    """How far a run may lie from a published value and still count as reproduced.
 
     For what has seeds: the half width of the interval in which one more seed is expected,
-    t · std · √(1 + 1/n), with Student's t at `LEVEL`; another machine rounds differently, which
-    training amplifies no further than another seed would. At least rounding, which is all there
-    is for arithmetic on the data.
-
-    References
-    ----------
-    Hahn and Meeker, "Statistical intervals", 1991, section 4.5: prediction interval of one more
-    normal observation.
+    t · std · √(1 + 1/n), with Student's t at `LEVEL` (Hahn and Meeker, "Statistical intervals",
+    1991, section 4.5). Another machine rounds differently, which training amplifies no further
+    than another seed would. At least `ROUNDING`, which is all for arithmetic on the data.
     """
-    relative, absolute = ROUNDING
-    rounding = relative * abs(value) + absolute
+    rounding = ROUNDING[0] * abs(value) + ROUNDING[1]
     if std == 0:
         return rounding
     quantile = float(student.ppf((1 + LEVEL) / 2, seeds - 1))
@@ -133,13 +112,7 @@ def is_duration(name):
 
 
 def publish_sweep(name):
-    """Publish the table of a sweep that was executed here; returns its path.
-
-    Raises
-    ------
-    StudyError
-        If there is none, or not all of its trials are done.
-    """
+    """Publish the table of a finished sweep and return its path; `StudyError` if it is not."""
     own, published = sweep_files(name)
     table = pd.read_csv(own) if own.is_file() else pd.DataFrame({"status": ["missing"]})
     if set(table["status"]) != {"done"}:
@@ -154,11 +127,10 @@ def publish_sweep(name):
 
 
 def store(profile, folder):
-    """Store the executed notebooks of a finished run where git keeps them.
+    """Store the executed notebooks of a finished run where git keeps them; returns their paths.
 
-    Those of ``digits`` go to ``tests/golden/``, without pictures, which nbval does not compare;
-    those of ``mnist`` and of profiles with notebooks of their own beside their scripts, as if
-    executed there; the README's figures likewise.
+    Those of ``digits`` go to ``tests/golden/``, without pictures, which nbval does not compare; the
+    others beside their scripts, together with the README's figures.
 
     Parameters
     ----------
@@ -166,47 +138,28 @@ def store(profile, folder):
     folder : Path
         The run's folder, up to date.
 
-    Returns
-    -------
-    list of Path
-
     Raises
     ------
     StudyError
-        If git keeps no notebooks of this profile, or its parameters are not the scripts' own.
+        If the profile is not the one for which git keeps these notebooks.
     """
     import nbformat
 
-    golden, written = profile.name == "digits", []
-    if not golden:
-        _check_is_stored(profile)
+    golden, paths = profile.name == "digits", []
+    homes = {graph.OWN_PROFILE.get(name, "mnist") for name in profile.parameters}
+    if not golden and homes != {profile.name}:
+        raise StudyError(
+            f"Git keeps these notebooks as executed for {homes.pop()} and digits, not for "
+            f"{profile.name}; expected one of these."
+        )
     for name in profile.parameters:
-        notebook = nbformat.read(folder / f"{name}.ipynb", 4)
-        path = (GOLDEN if golden else graph.FOLDER) / f"{name}.ipynb"
-        text = nbformat.writes(storable(notebook, with_images=not golden)) + "\n"
-        write_bytes(path, text.encode())
-        written.append(path)
+        notebook = storable(nbformat.read(folder / f"{name}.ipynb", 4), with_images=not golden)
+        paths.append((GOLDEN if golden else graph.FOLDER) / f"{name}.ipynb")
+        write_bytes(paths[-1], (nbformat.writes(notebook) + "\n").encode())
     for name in README_FIGURES if profile.name == "mnist" else ():
         figure = folder / "figures" / f"{name}.png"
-        (REFERENCE / "figures").mkdir(parents=True, exist_ok=True)
         write_bytes(REFERENCE / "figures" / figure.name, figure.read_bytes())
-    return written
-
-
-def _check_is_stored(profile):
-    homes = {"mnist", *graph.OWN_PROFILE.values()}
-    if profile.name not in homes:
-        raise StudyError(
-            f"Git keeps no notebooks of {profile.name}; expected digits or one of "
-            f"{', '.join(sorted(homes))}."
-        )
-    for name, parameters in profile.parameters.items():
-        defaults = {key: default for key, (_, default) in graph.declared_parameters(name).items()}
-        if parameters != defaults | {"profile": profile.name}:
-            raise StudyError(
-                f"{profile.name} sets other parameters of {name} than its script; expected the "
-                "same: change the script or the profile."
-            )
+    return paths
 
 
 def storable(notebook, with_images):

@@ -27,7 +27,7 @@ SCORES = {
 
 
 def write(profile, folder, notice, changed=()):
-    """Write what a run has so far: metrics.json, run.json, pages, front page.
+    """Write what a run has so far: metrics.json, run.json, a page for each notebook, front page.
 
     Parameters
     ----------
@@ -37,13 +37,12 @@ def write(profile, folder, notice, changed=()):
     notice : str or None
         Why this profile was taken instead of ``mnist``.
     changed : collection of str
-        Notebooks whose pages are made again; the others are made if they are missing.
+        Notebooks whose pages are made again; those of others only if they are missing.
 
     Returns
     -------
     ae_lib.run.Comparison or None
-        Of the headline metrics with the published ones; None if no notebook is finished that says
-        what the data are.
+        None if no notebook is finished yet that says what the data are.
     """
     executed = [name for name in profile.parameters if (folder / f"{name}.ipynb").is_file()]
     facts = [folder / "artifacts" / name / "data.json" for name in executed]
