@@ -3,6 +3,9 @@
 ``reports/<profile>/`` holds ``artifacts/<notebook>/`` with all that a notebook has made, and
 ``figures/``. Nothing that a run has produced is lost to a later one that fails: a notebook writes
 into a stage of its own, and only `Run.finish` moves the files into place, one rename each.
+
+Matplotlib, pandas and SciPy take seconds to import. They are imported where they are used, since
+each process that only starts a notebook and waits for it does without them.
 """
 
 import contextlib
@@ -15,15 +18,11 @@ import shutil
 from pathlib import Path
 
 from ae_lib import StudyError
-from ae_lib.metrics import Interval
-
-import matplotlib as mpl
-import pandas as pd
-from IPython.display import Image, display
 
 PROJECT = Path(__file__).parents[1]
 REFERENCE = PROJECT / "reports" / "reference"
 RESULTS = "results.json"  # a notebook's metrics, headline and claims, among its artifacts
+MAY_READ = "AE_MAY_READ"  # the variable with the notebooks whose artifacts may be read
 WIDE = 0.1  # a tolerance above this share of the value says little
 
 # The trained models that a notebook may be given by its parameter ``model``, and who trains each.
@@ -68,12 +67,25 @@ class Run:
         return f"reports/{self.profile}, as seen by {self.notebook}"
 
     def artifact(self, name):
-        """Path of ``<notebook>/<file>`` among the artifacts; `StudyError` if it is missing."""
+        """Path of ``<notebook>/<file>`` among the artifacts.
+
+        Raises
+        ------
+        StudyError
+            If it is missing, or the graph does not say that this notebook reads from that one. In
+            JupyterLab, where `MAY_READ` is not set, everything may be read.
+        """
+        maker, allowed = name.partition("/")[0], os.environ.get(MAY_READ)
+        if allowed is not None and maker not in {self.notebook, *allowed.split(",")}:
+            raise StudyError(
+                f"{self.notebook} reads {name}, and NEEDS in ae_lib/study/graph.py does not say "
+                f"so; expected {maker} in its line: add it."
+            )
         path = self.folder / "artifacts" / name
         if not path.is_file():
             raise StudyError(
                 f"reports/{self.profile}/artifacts/{name} is missing; {self.notebook} needs it: "
-                f"run {name.partition('/')[0]} first."
+                f"run {maker} first."
             )
         return path
 
@@ -96,6 +108,9 @@ class Run:
 
     def show(self, name, figure):
         """Save a figure as PNG and SVG, and display the PNG with its caption as alternative text."""
+        import matplotlib as mpl
+        from IPython.display import Image, display
+
         png, caption = io.BytesIO(), figure.get_label()
         # Without date and with fixed ids, the same figure gives the same bytes.
         with mpl.rc_context({"svg.hashsalt": name}), explained_write_errors(self.folder):
@@ -170,6 +185,8 @@ class Comparison:
     """
 
     def __init__(self, metrics, reference):
+        import pandas as pd
+
         compared = {name: value for name, value in metrics.items() if name in reference}
         self.table = pd.DataFrame(
             [
@@ -242,6 +259,8 @@ def sweep_table(name):
 
 def as_interval(value):
     """A number as an `ae_lib.metrics.Interval` without ends; an interval as it is."""
+    from ae_lib.metrics import Interval
+
     return value if isinstance(value, Interval) else Interval(float(value), math.nan, math.nan)
 
 
@@ -255,6 +274,8 @@ def to_json(interval):
 
 def from_json(entry):
     """The inverse of `to_json`."""
+    from ae_lib.metrics import Interval
+
     ends = (entry.get(key) for key in ("value", "low", "high"))
     return Interval(*(math.nan if end is None else end for end in ends))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Thread, Timer
 
 from ae_lib import StudyError
-from ae_lib.run import PROJECT, explained_write_errors, reports_folder, write_bytes
+from ae_lib.run import MAY_READ, PROJECT, explained_write_errors, reports_folder, write_bytes
 from ae_lib.study import graph
 from ae_lib.study.fingerprint import PACKAGES, fingerprint, fingerprints, out_of_date, results_of
 
@@ -101,7 +101,7 @@ def make_tasks(profile):
             "notebook": nbformat.writes(graph.read_notebook(name)),
             "parameters": parameters,
             "changed": changed,  # alone are injected, so that nothing is where nothing is changed
-            "needed": [current[need] for need in profile.needs[name]],
+            "needed": {need: current[need] for need in profile.needs[name]},
             "fingerprint": current[name],
         }
     return tasks
@@ -146,8 +146,12 @@ def execute(task, folder, environment, tell=None, processes=None, minutes=None):
     with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         log = open(folder / f"{name}.failed.log", "w+", encoding="utf-8")  # noqa: SIM115
-    # Without growth, a first notebook would take all of a GPU's memory from its neighbours.
-    fixed = {"AE_REPORTS_DIR": str(folder.parent), "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    fixed = {
+        "AE_REPORTS_DIR": str(folder.parent),
+        MAY_READ: ",".join(task["needed"]),
+        # Otherwise a first notebook would take all of a GPU's memory from its neighbours.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    }
     environment = {**os.environ, **environment, **fixed}
     command = [sys.executable, "-m", "ae_lib.study.execute"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
@@ -249,7 +253,8 @@ def _execute_here(task, forward):
 
     name, folder, parameters = task["name"], Path(task["folder"]), task["parameters"]
     notebook = nbformat.reads(task["notebook"], 4)
-    if fingerprint(name, notebook, parameters, task["needed"]) != task["fingerprint"]:
+    needed = task["needed"].values()
+    if fingerprint(name, notebook, parameters, needed) != task["fingerprint"]:
         raise StudyError(
             "This process sees another ae_lib, other packages or other data than the one that "
             "started it; expected the same: install the same commit with its lock and copy the "

@@ -4,14 +4,18 @@ import ast
 import functools
 import hashlib
 import io
+import itertools
 import json
 import tokenize
 from importlib.metadata import version
 
-from ae_lib import data
+from ae_lib import StudyError, data
 from ae_lib.run import PROJECT, REFERENCE, RESULTS, read_json, sweep_table
 from ae_lib.study import graph
 
+LINE_STARTS = {
+    tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT,
+}  # fmt: skip
 PACKAGES = (  # that results depend on
     "tensorflow", "keras", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "constriction",
     "pillow", "adjustText",
@@ -29,15 +33,19 @@ def fingerprint(name, notebook, parameters, needed):
     notebook : nbformat notebook
     parameters : dict
         All of them, as a `ae_lib.study.graph.Profile` has them.
-    needed : sequence of str
+    needed : iterable of str
         Fingerprints of the notebooks that it reads from.
 
     Raises
     ------
     StudyError
-        If images or a table that the parameters name are missing.
+        If images or a table that the parameters name are missing, or a cell is not Python.
     """
-    cells = [code_of(cell.source) for cell in notebook.cells if cell.cell_type == "code"]
+    sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    try:
+        cells, imports = [code_of(source) for source in sources], _all_imports("\n".join(sources))
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise StudyError(f"{name} is not valid Python ({error}): correct it.") from error
     named = {key: value for key, value in parameters.items() if key != "profile"}
     images = {key: _images(named[key]) for key in graph.DATASETS if key in named}
     files = [sweep_table(named[key]) for key in graph.SWEEPS if key in named]
@@ -45,7 +53,7 @@ def fingerprint(name, notebook, parameters, needed):
         files += REFERENCE.glob(f"{parameters['profile']}.json")
     read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     packages = {package: version(package) for package in PACKAGES}
-    modules = {module: _module(module)[0] for module in sorted(_all_imports("\n".join(cells)))}
+    modules = {module: _module(module)[0] for module in sorted(imports)}
     content = [cells, named, images, read, packages, modules, list(needed)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -92,16 +100,14 @@ def results_of(folder, name):
 
 def code_of(source):
     """Python source without comments, docstrings and blank lines."""
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
-        documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        if isinstance(node, documented) and ast.get_docstring(node) is not None:
-            text = node.body[0]
-            lines[text.lineno - 1 : text.end_lineno] = [""] * (text.end_lineno - text.lineno + 1)
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
+    lines, before = source.splitlines(), tokenize.NEWLINE
+    for token, after in itertools.pairwise(tokenize.generate_tokens(io.StringIO(source).readline)):
+        (first, column), (last, _) = token.start, token.end
+        # A string is a docstring, and has no effect, if it is all that stands on its lines.
+        alone = before in LINE_STARTS and after.type == tokenize.NEWLINE
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and alone):
+            lines[first - 1 : last] = [lines[first - 1][:column], *[""] * (last - first)]
+        before = token.type
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 

@@ -114,6 +114,11 @@ def resolve(name, sections, file):
     check_parameters(file, SHARED, shared, everywhere)
     parameters = {}
     for notebook, known in declared.items():
+        if "profile" not in known:
+            raise StudyError(
+                f"notebooks/{notebook}.py has no parameter profile; expected one in its cell "
+                "tagged parameters, which names the run: add it."
+            )
         own = sections.get(notebook, {})
         check_parameters(file, notebook, own, known)
         chosen = {**shared, **own, "profile": name}
@@ -141,7 +146,8 @@ def ordered(name, parameters):
     missing = [notebook for notebook in order if notebook not in parameters]
     if missing:
         raise StudyError(f"{missing[0]} is needed, and {name} does not have it: add it.")
-    return Profile(name, {notebook: parameters[notebook] for notebook in order}, needs)
+    in_order = {notebook: needs[notebook] for notebook in order}
+    return Profile(name, {notebook: parameters[notebook] for notebook in order}, in_order)
 
 
 def _needs(notebook, parameters):

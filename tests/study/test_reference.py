@@ -1,190 +1,230 @@
 """Reference values, tolerances and stored notebooks."""
 
+import math
 import shutil
 
-from ae_lib import run as runs
-from ae_lib.study import graph, reference, sweep
+from ae_lib import StudyError
+from ae_lib.run import PROJECT, REFERENCE, read_json, sweep_files
+from ae_lib.study import execute, graph, reference, sweep
+from tests.study import small
 
 import nbformat
+import numpy as np
 import pytest
+from scipy.stats import t as student
 
 
-@pytest.mark.parametrize(
-    ("value", "others", "expected"),
-    [
-        (1.0, [1.0, 1.0], 1e-5),
-        (2.0, [2.002, 1.999], 0.003),
-        (1.0, [1.0011, 1.0], 0.004),
-        (-1.0, [-1.02], 0.06),
-    ],
-)
-def test_tolerance_is_three_times_the_largest_deviation_rounded_up(value, others, expected):
-    assert reference.tolerance(value, others) == pytest.approx(expected)
+# ------------------------------ the rule, once
+def test_tolerance_is_the_prediction_interval_of_one_more_seed():
+    values = [1.0, 1.02, 1.04, 0.98]
+    entry = reference.entry(values)
+    std = np.std(values, ddof=1)
+    expected = student.ppf(0.9995, 3) * std * math.sqrt(1 + 1 / 4)
+    assert entry == {
+        "value": 1.0, "mean": pytest.approx(1.01), "std": pytest.approx(std), "seeds": 4,
+        "tolerance": pytest.approx(expected, rel=1e-12),
+    }  # fmt: skip
 
 
-def test_tolerance_is_no_less_than_what_another_seed_moves():
-    assert reference.tolerance(1.0, [1.01], [1.02, 0.98]) == pytest.approx(0.03)
-    assert reference.tolerance(1.0, [1.01], [1.02, 0.949]) == pytest.approx(0.06)
-    assert reference.tolerance(1.0, [1.01], [3.0]) == reference.MOST_FROM_SEEDS
+def test_that_interval_holds_one_more_seed_as_often_as_it_says(monkeypatch):
+    monkeypatch.setattr(reference, "LEVEL", 0.9)
+    rng = np.random.default_rng(0)
+    hits = []
+    for values in rng.normal(5, 2, (4000, 6)):
+        entry = reference.entry([float(value) for value in values[:5]])
+        hits.append(abs(values[5] - entry["mean"]) <= entry["tolerance"])
+    assert np.mean(hits) == pytest.approx(0.9, abs=0.015)
 
 
-def test_summary_publishes_the_first_seed_and_the_spread_of_all():
-    found = reference.summarise([{"a": 1.0}, {"a": 1.02}, {"a": 1.04}], [{"a": 1.02}])
-    assert found == {
-        "a": {
-            "value": 1.0,
-            "rtol": 0.06,
-            "seeds": 3,
-            "mean": pytest.approx(1.02),
-            "spread": pytest.approx(0.02),
-        }
+@pytest.mark.parametrize("values", [[3.0], [3.0, 3.0, 3.0], [-3.0]])
+def test_tolerance_of_arithmetic_is_rounding_with_an_absolute_part(values):
+    assert reference.entry(values)["tolerance"] == pytest.approx(3e-5 + 1e-8, rel=1e-12)
+    assert reference.entry([0.0])["tolerance"] == 1e-8
+    assert reference.entry([6.7e-7])["tolerance"] > 0.0013 * 6.7e-7, "another processor's rounding"
+
+
+def test_tolerance_is_never_below_rounding():
+    values = [1.0, 1.0 + 1e-12]
+    assert reference.entry(values)["tolerance"] == pytest.approx(1e-5 + 1e-8, rel=1e-12)
+
+
+def test_summary_is_of_the_headline_without_durations_and_what_could_not_be_computed():
+    def metrics(**values):
+        return {f"a.test.{name}": {"value": value, "low": 0.0} for name, value in values.items()}
+
+    seeds = [
+        metrics(mse=1.0, late=3.0, seconds=60.0, seconds_per_10000=1.0, gone=None, other=1.0),
+        metrics(mse=1.0, late=5.0, seconds=70.0, seconds_per_10000=1.0, gone=2.0, other=1.0),
+        metrics(mse=4.0),
+    ]
+    headline = ["mse", "late", "seconds", "seconds_per_10000", "gone"]
+    entries = reference.summarise([f"a.test.{name}" for name in headline], seeds)
+    assert {name: (entry["seeds"], entry["mean"]) for name, entry in entries.items()} == {
+        "a.test.mse": (3, 2.0),
+        "a.test.late": (2, 4.0),
     }
+    assert not reference.is_duration("seconds.test.mse")
 
 
-def test_summary_says_how_many_seeds_gave_a_metric_and_leaves_durations_out():
-    seeds = [{"a": 1.0, "slow": 3.0, "a.train.seconds": 60.0}, {"a": 1.0, "slow": 5.0}, {"a": 4.0}]
-    found = reference.summarise(seeds, [{"a": 1.0, "slow": 3.0, "a.train.seconds": 90.0}])
-    assert set(found) == {"a", "slow"}
-    assert {name: (entry["seeds"], entry["mean"]) for name, entry in found.items()} == {
-        "a": (3, 2.0),
-        "slow": (2, 4.0),
-    }
-    assert found["slow"]["spread"] == pytest.approx(2**0.5)
+@pytest.mark.parametrize("profile", ["mnist", "digits"])
+def test_what_is_published_is_what_the_rule_gives(profile):
+    for name, entry in read_json(REFERENCE / f"{profile}.json").items():
+        tolerance = reference.tolerance_of(entry["value"], entry["std"], entry["seeds"])
+        assert entry["tolerance"] == pytest.approx(tolerance, rel=1e-9), name
 
 
+# ------------------------------ measuring
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
-    """What `measure` asks for, instead of its execution: each cell gives its number."""
+    """What `measure` asks for, instead of its execution: each trial gives its number."""
     seen = []
 
-    def collect(some, folder, scheduler):
-        seen.extend(some)
-        for number, cell in enumerate(some, 1):
-            status = "failed" if cell.environment.get("FAILS") else "done"
-            outcome = {
-                "status": status,
-                "metrics": {"dense.test.mse": float(number)},
-                "seconds": 1.0,
-                "worker": "",
-            }
-            sweep.keep(outcome, cell, folder)
-        return sweep.table(some, folder)
+    def collect(trials, folder, scheduler):
+        seen.extend(trials)
+        for number, trial in enumerate(trials, 1):
+            metrics = {"dense.test.mse": {"value": float(number)}, "b.c.d": {"value": 1.0}}
+            outcome = {"status": "done", "metrics": metrics, "headline": ["dense.test.mse"]}
+            sweep.keep(outcome, trial, folder)
+        return sweep.table(trials, folder)
 
     monkeypatch.setattr(sweep, "collect", collect)
-    monkeypatch.setattr(runs, "REFERENCE", tmp_path)
+    monkeypatch.setattr(reference, "REFERENCE", tmp_path)
     return seen
 
 
-def test_measure_varies_seed_and_machine_and_nothing_else(measured, tmp_path):
-    assert reference.main(["measure", "digits"]) == 0
-    machines = len(reference.MACHINES)
-    assert [cell.parameters["02_train"]["seed"] for cell in measured] == [
-        *range(10),
-        *[0] * machines,
-    ]
-    assert [cell.parameters["02_train"]["compiler"] for cell in measured] == ["auto"] * 11 + [
-        "none"
-    ] * 4
-    for cell, (_, settings) in zip(measured[-machines:], reference.MACHINES, strict=True):
-        assert cell.environment.items() >= settings.items()
-    own = graph.load_profile("digits")
-    for cell in measured:
-        for name, parameters in cell.parameters.items():
-            given = {key: own[name][key] for key in ("seed", "compiler") if key in own[name]}
-            assert name == "09_train_convolutional" or {**parameters, **given} == own[name]
-    assert len({cell.name for cell in measured}) == len(measured)
-    entry = runs.read_json(tmp_path / "digits.json")["dense.test.mse"]
-    assert (entry["value"], entry["seeds"], entry["mean"]) == (1.0, 10, 5.5)
+def test_measure_varies_the_seed_and_nothing_else_and_writes_what_the_rule_gives(
+    measured, study, tmp_path
+):
+    code, errors = study("measure", "digits")
+    assert (code, f"wrote {tmp_path / 'digits.json'}" in errors) == (0, True)
+    assert [trial.tasks["02_train"]["parameters"]["seed"] for trial in measured] == [*range(10)]
+    own = graph.load_profile("digits").parameters
+    for trial in measured:
+        assert trial.environment == execute.threads(1)
+        for name, task in trial.tasks.items():
+            seed = {"seed": own[name]["seed"]} if "seed" in own[name] else {}
+            assert {**task["parameters"], **seed} == own[name]
+    executed = [list(trial.tasks) for trial in measured]
+    assert executed == [list(own)] * 5 + [["02_train", "03_evaluate"]] * 5
+    values = [float(number) for number in range(1, 11)]
+    assert read_json(tmp_path / "digits.json") == {"dense.test.mse": reference.entry(values)}
 
 
-def test_later_seeds_do_without_what_is_slow(measured, monkeypatch):
-    slow = {"02_train": {"epochs": 3}, "05_explore_latent_space": None, "not_written_yet": None}
-    monkeypatch.setattr(reference, "SLOW", slow)
-    reference.measure("digits")
-    everything = list(graph.notebooks("digits"))
-    fast = [
-        name for name in everything if name not in ("05_explore_latent_space", "12_compare_models")
-    ]
-    core = ["02_train", "03_evaluate"]
-    assert [list(cell.parameters) for cell in measured] == [
-        *[everything] * 3, *[fast] * 2, *[core] * 5, *[everything] * len(reference.MACHINES),
-    ]  # fmt: skip
-    assert [cell.parameters["02_train"]["epochs"] for cell in measured[2:5]] == [50, 3, 3]
-    assert all(cell.parameters["02_train"]["batch_size"] == 32 for cell in measured), (
-        "the profile's own are kept"
-    )
+def test_nothing_is_published_if_a_trial_failed_and_the_others_are_kept(
+    measured, study, monkeypatch, tmp_path
+):
+    collect, kept = sweep.collect, []
 
+    def with_failure(trials, folder, scheduler):
+        table = collect(trials, folder, scheduler)
+        table.loc[3, "status"] = "failed"
+        kept.append(folder)
+        return table
 
-def test_nothing_is_published_if_a_cell_failed(measured, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(reference, "MACHINES", [("none", {"FAILS": "1"})])
-    assert reference.main(["measure", "digits"]) == 1
-    assert "error: 1 of 11 cells have failed" in capsys.readouterr().err
+    monkeypatch.setattr(sweep, "collect", with_failure)
+    code, errors = study("measure", "digits")
+    assert code == 1
+    assert "error: 1 of 10 trials have failed; expected none: read why above, fix it" in errors
     assert not (tmp_path / "digits.json").exists()
+    assert len(list(kept[0].glob("trials/*/trial.json"))) == 10
 
 
-def test_measuring_an_unknown_profile_is_one_sentence(capsys):
-    assert reference.main(["measure", "digit"]) == 1
-    assert "error: There is no profile 'digit'; expected" in capsys.readouterr().err
+def test_measuring_an_unknown_profile_is_one_sentence(study):
+    code, errors = study("measure", "digit")
+    assert (code, "error: There is no profile 'digit'; expected" in errors) == (1, True)
 
 
-def test_only_a_finished_sweep_is_published(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
-    monkeypatch.setattr(runs, "REFERENCE", tmp_path / "reference")
-    own, published = runs.sweep_files("some")
-    assert reference.main(["sweep", "some"]) == 1
-    assert "expected all of them: run make sweep SWEEP=some first" in capsys.readouterr().err
+def test_only_a_finished_sweep_is_published(study, monkeypatch, tmp_path):
+    monkeypatch.setattr("ae_lib.run.REFERENCE", tmp_path / "reference")
+    own, published = sweep_files("some")
+    code, errors = study("publish", "some")
+    assert (code, "expected all of them: run make sweep SWEEP=some first" in errors) == (1, True)
     own.parent.mkdir(parents=True)
     own.write_text("seed,status\n0,done\n1,missing\n")
-    assert reference.main(["sweep", "some"]) == 1
+    assert study("publish", "some")[0] == 1
     own.write_text("seed,status\n0,done\n1,done\n")
-    assert reference.main(["sweep", "some"]) == 0
+    assert study("publish", "some")[0] == 0
     assert published.read_bytes() == own.read_bytes()
 
 
-def test_stored_notebook_keeps_no_trace_of_the_run():
-    cell = nbformat.v4.new_code_cell(
-        "1", outputs=[nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "x"})]
+# ------------------------------ stored notebooks
+@pytest.fixture
+def stored(new_project, monkeypatch, tmp_path):
+    """A finished run of the profile ``mnist`` of a small project; where git keeps its notebooks."""
+    shutil.copy(PROJECT / "notebooks" / "jupytext.toml", graph.FOLDER)
+    monkeypatch.setattr(reference, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr(reference, "GOLDEN", tmp_path / "golden")
+    (tmp_path / "golden").mkdir()
+    folder, profile = new_project / "reports" / "mnist", graph.load_profile("mnist")
+    small.pretend_finished(profile, folder)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "03_reconstructions.png").write_bytes(b"picture")
+    return graph.FOLDER
+
+
+def test_the_notebooks_of_a_finished_run_are_stored_beside_their_scripts(stored, study, tmp_path):
+    code, errors = study("store", "mnist")
+    assert code == 0
+    assert "reports/mnist is up to date" in errors, "what is finished is not executed again"
+    assert errors.endswith("stored 3 notebooks\n")
+    for name in small.BODIES:
+        notebook = nbformat.read(stored / f"{name}.ipynb", 4)
+        assert list(notebook.metadata["study"]) == ["fingerprint"]
+    figure = tmp_path / "reference" / "figures" / "03_reconstructions.png"
+    assert figure.read_bytes() == b"picture"
+    assert not list((tmp_path / "golden").iterdir())
+
+
+def test_a_failure_loses_nothing_that_was_executed_and_stores_nothing(stored, study, monkeypatch):
+    folder = stored.parent / "reports" / "mnist"
+    (folder / "02_train.ipynb").unlink()  # not finished yet
+
+    def fail(task, folder, *_):
+        (folder / f"{task['name']}.failed.ipynb").write_text("{}")
+        raise StudyError(f"{task['name']} failed.")
+
+    monkeypatch.setattr(execute, "execute", fail)
+    good = small.contents(folder)
+    code, errors = study("store", "mnist")
+    assert (code, "error: 02_train failed." in errors) == (1, True)
+    after = small.contents(folder)
+    assert {name: after[name] for name in good} == good
+    assert (folder / "02_train.failed.ipynb").exists()
+    assert not list(stored.glob("*.ipynb"))
+
+
+def test_notebooks_with_other_parameters_than_the_scripts_are_not_stored(stored, study):
+    (graph.PARAMS / "mnist.yaml").write_text("02_train:\n  epochs: 2\n")
+    profile = graph.load_profile("mnist")
+    small.pretend_finished(profile, stored.parent / "reports" / "mnist")
+    code, errors = study("store", "mnist")
+    assert (code, "mnist sets other parameters of 02_train than its script" in errors) == (1, True)
+    assert not list(stored.glob("*.ipynb"))
+
+
+def test_a_profile_of_which_git_keeps_nothing_is_refused(stored, study):
+    code, errors = study("store", "small")
+    assert (code, "Git keeps no notebooks of small; expected digits or one of" in errors) == (
+        1,
+        True,
     )
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"study": {"seconds": 3}})
+
+
+def test_digits_are_stored_as_golden_notebooks(stored, study, tmp_path):
+    (graph.PARAMS / "mnist.yaml").rename(graph.PARAMS / "digits.yaml")
+    small.pretend_finished(graph.load_profile("digits"), stored.parent / "reports" / "digits")
+    assert study("store", "digits")[0] == 0
+    assert {path.stem for path in (tmp_path / "golden").iterdir()} == set(small.BODIES)
+    assert not list(stored.glob("*.ipynb"))
+
+
+def test_a_stored_notebook_keeps_its_fingerprint_and_no_trace_of_the_run():
+    output = nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "x"})
+    cell = nbformat.v4.new_code_cell("1", outputs=[output])
+    metadata = {"study": {"seconds": 3, "fingerprint": "f", "git_commit": "c"}}
+    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=metadata)
+    kept = reference.storable(notebook, with_images=True)
+    assert kept.cells[0].outputs[0].data == {"text/plain": "x", "image/png": ""}
     kept = reference.storable(notebook, with_images=False)
     assert kept.cells[0].outputs[0].data == {"text/plain": "x"}
-    assert "study" not in kept.metadata
-
-
-def benchmark_notebook(folder, parameters):
-    """What `make benchmark` leaves: papermill's parameters stand second, and every cell was executed."""
-    injected = nbformat.v4.new_code_cell(
-        "p = 1", execution_count=2, metadata={"tags": ["injected-parameters"]}
-    )
-    outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "3"}, execution_count=3)]
-    cells = [nbformat.v4.new_code_cell("p = 1", execution_count=1), injected]
-    cells += [nbformat.v4.new_code_cell("3", execution_count=3, outputs=outputs)]
-    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"study": {"parameters": parameters}})
-    (folder / "benchmark").mkdir()
-    nbformat.write(notebook, folder / "benchmark" / "11_benchmark.ipynb")
-
-
-def test_the_benchmark_is_stored_as_if_run_beside_its_script(monkeypatch, tmp_path):
-    own = {
-        name: default for name, (_, default) in graph.declared_parameters("11_benchmark").items()
-    }
-    monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
-    monkeypatch.setattr(reference, "FOLDER", tmp_path)
-    shutil.copy(graph.FOLDER / "jupytext.toml", tmp_path)
-    benchmark_notebook(tmp_path, own)
-    assert reference.main(["notebooks", "benchmark"]) == 0
-    stored = nbformat.read(tmp_path / "11_benchmark.ipynb", 4)
-    assert [cell.execution_count for cell in stored.cells] == [1, 2]
-    assert stored.cells[1].outputs[0].execution_count == 2
-
-
-def test_only_a_benchmark_with_the_scripts_parameters_is_stored(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
-    assert reference.main(["notebooks", "benchmark"]) == 1
-    assert (
-        "expected what a run leaves: run make report PROFILE=benchmark first."
-        in capsys.readouterr().err
-    )
-    benchmark_notebook(tmp_path, {"images": 10})
-    assert reference.main(["notebooks", "benchmark"]) == 1
-    assert "executed with other parameters" in capsys.readouterr().err
+    assert kept.metadata["study"] == {"fingerprint": "f"}

@@ -1,0 +1,184 @@
+"""One notebook in one process: what it gets, how it fails, and that it ends with its parent."""
+
+import os
+import shutil
+
+from ae_lib import StudyError
+from ae_lib.run import read_json
+from ae_lib.study import execute, graph
+from tests.study import small
+from tests.study.conftest import STARTED_WITH
+
+import nbformat
+import pytest
+
+
+@pytest.fixture
+def task(new_project):
+    """The task of a small notebook."""
+    return execute.make_tasks(graph.load_profile("small")).__getitem__
+
+
+@pytest.fixture
+def empty(new_project):
+    """The folder of a run that was never started."""
+    return new_project / "reports" / "small"
+
+
+# ------------------------------ what it gets
+def test_a_notebook_gets_its_profiles_parameters_and_its_copy_says_what_it_depends_on(folder):
+    notebook = nbformat.read(folder / "02_train.ipynb", 4)
+    parameters = {"profile": "small", "seed": 0, "epochs": 4, "rate": 0.1, "sizes": [1]}
+    assert notebook.metadata["study"]["parameters"] == parameters
+    assert len(notebook.metadata["study"]["fingerprint"]) == 64
+    assert notebook.metadata["study"]["seconds"] > 0
+    assert read_json(folder / "artifacts" / "02_train" / "model.json") == 4
+    injected = [
+        c.source for c in notebook.cells if "injected-parameters" in c.metadata.get("tags", [])
+    ]
+    assert len(injected) == 1
+    assert "rate" not in injected[0], "what is the default is not injected"
+
+
+def test_the_executed_copy_keeps_no_trace_of_papermill(folder):
+    for path in folder.glob("*.ipynb"):
+        notebook = nbformat.read(path, 4)
+        assert "papermill" not in notebook.metadata
+        assert not any({"papermill", "execution"} & set(cell.metadata) for cell in notebook.cells)
+    assert not list(folder.glob("*.failed.*"))
+
+
+def test_a_notebook_has_the_devices_of_its_machine_capped_threads_and_shares_a_gpu(folder):
+    environment = read_json(folder / "artifacts" / "01_preprocess" / "environment.json")
+    assert environment["CUDA_VISIBLE_DEVICES"] == STARTED_WITH["CUDA_VISIBLE_DEVICES"]
+    assert environment["TF_FORCE_GPU_ALLOW_GROWTH"] == "true"
+    assert environment["AE_MAY_READ"] == ""
+    for name in execute.THREADS:  # two notebooks side by side share the cores
+        assert environment[name] == str(max(1, (os.cpu_count() or 1) // 2))
+
+
+def test_threads_are_capped_and_nothing_else_is_set():
+    assert set(execute.threads(2)) == set(execute.THREADS)
+    assert set(execute.threads(2).values()) == {"2"}
+    assert {"TF_NUM_INTRAOP_THREADS", "OMP_NUM_THREADS"} <= set(execute.THREADS)
+
+
+def test_a_task_says_whose_artifacts_its_notebook_may_read(task):
+    assert list(task("03_evaluate")["needed"]) == ["02_train"]
+    assert task("03_evaluate")["needed"]["02_train"] == task("02_train")["fingerprint"]
+    assert task("01_preprocess")["needed"] == {}
+
+
+# ------------------------------ how it may fail
+def test_a_notebook_that_reads_what_the_graph_does_not_name_fails(
+    task, empty, finished_project, monkeypatch
+):
+    shutil.copytree(finished_project / "reports" / "small", empty)
+    monkeypatch.setenv(small.ACTION, "read")
+    with pytest.raises(
+        StudyError,
+        match="01_preprocess failed. 01_preprocess reads 02_train/model.json, and NEEDS in "
+        r"ae_lib/study/graph.py does not say so; expected 02_train in its line: add it\.",
+    ):
+        execute.execute(task("01_preprocess"), empty, {})
+
+
+def test_a_notebook_before_the_one_it_needs_says_so_and_the_next_good_run_clears_up(
+    task, empty, finished_project
+):
+    with pytest.raises(StudyError, match="02_train/model.json is missing; .*: run 02_train first"):
+        execute.execute(task("03_evaluate"), empty, {})
+    assert not (empty / "03_evaluate.ipynb").exists()
+    assert (empty / "03_evaluate.failed.ipynb").exists()
+    assert (empty / "03_evaluate.failed.log").exists()
+    made = finished_project / "reports" / "small" / "artifacts" / "02_train"
+    shutil.copytree(made, empty / "artifacts" / "02_train")
+    said = []
+    assert execute.execute(task("03_evaluate"), empty, {}, said.append) > 0
+    assert not list(empty.glob("*.failed.*"))
+    assert not list(empty.glob(".*"))
+
+
+def test_a_dead_kernel_is_one_sentence(task, empty, monkeypatch):
+    monkeypatch.setenv(small.ACTION, "die")
+    with pytest.raises(StudyError, match="02_train failed. Its kernel died without a message"):
+        execute.execute(task("02_train"), empty, {})
+
+
+def test_a_notebook_that_takes_too_long_is_ended_with_its_kernel(
+    task, empty, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(small.MARK, str(tmp_path))
+    monkeypatch.setenv(small.ACTION, f"sleep {tmp_path / 'begun'}")
+    with pytest.raises(StudyError, match="02_train failed. It took longer than 0.05 minutes"):
+        execute.execute(task("02_train"), empty, {}, minutes=0.05)
+    monkeypatch.delenv(small.MARK)
+    small.wait_until(lambda: not small.alive(tmp_path))
+
+
+@pytest.mark.parametrize("key", ["fingerprint", "notebook"])
+def test_a_machine_with_another_library_or_another_notebook_refuses(task, empty, key):
+    other = {"fingerprint": "another", "notebook": task("01_preprocess")["notebook"]}
+    with pytest.raises(StudyError, match="This process sees another ae_lib, other packages or"):
+        execute.execute({**task("02_train"), key: other[key]}, empty, {})
+    assert not (empty / "02_train.ipynb").exists()
+
+
+def test_a_killed_process_takes_no_sibling_along(new_project, empty, monkeypatch):
+    monkeypatch.setenv(small.ACTION, "kill")
+    finished = []
+    with pytest.raises(
+        StudyError, match="02_train failed. Its process was ended by signal SIGKILL"
+    ):
+        execute.bring_up_to_date(
+            graph.load_profile("small"), empty, 2, lambda name, seconds: finished.append(name)
+        )
+    assert finished == ["01_preprocess"], "03_evaluate waits for 02_train"
+    assert (empty / "01_preprocess.ipynb").is_file()
+
+
+def test_what_a_process_said_last_is_in_the_error(tmp_path):
+    with open(tmp_path / "log", "w+") as log:
+        log.write("a warning\n")
+        assert execute._ended(-9, log, None).endswith("Its last words: a warning")
+        assert "ended by code 3" in execute._ended(3, log, None)
+
+
+# ------------------------------ a run's folder
+def test_one_run_at_a_time_and_the_next_when_it_has_ended(empty):
+    with execute.only_run("small") as folder:
+        assert folder == empty
+        with pytest.raises(StudyError, match="small is in use by another run; .*: wait until"):
+            execute.only_run("small").__enter__()
+        with execute.only_run("another"):
+            pass
+    with execute.only_run("small"):
+        pass
+
+
+def test_the_lock_works_where_there_is_no_fcntl(empty, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with execute.only_run("small") as folder:
+        assert folder.is_dir()
+
+
+def test_leftovers_of_killed_processes_go_and_those_of_open_notebooks_stay(tmp_path):
+    stages = {number: tmp_path / f".02_train.{number}.stage" for number in (os.getpid(), 2**22 + 1)}
+    for stage in stages.values():
+        (stage / "artifacts").mkdir(parents=True)
+    for name in (".metrics.json.4194305.tmp", ".02_train.4194305.ipynb", "02_train.ipynb"):
+        (tmp_path / name).touch()
+    execute.remove_leftovers(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {stages[os.getpid()].name, "02_train.ipynb"}
+
+
+def test_provenance_names_versions_and_machine():
+    facts = execute.provenance()
+    assert facts["packages"]["tensorflow"].startswith("2.")
+    assert facts["cores"] >= 1
+    assert facts["cpu"]
+    commit = execute.git_commit()
+    assert commit is None or len(commit) >= 40
