@@ -115,7 +115,15 @@ caption = (
     f"Figure 1.2. {images.title}: shares of the classes. They lie between {low:.1f} % and "
     f"{high:.1f} %, and the dashed line is the even share."
 )
-run.show("01_class_balance", figures.class_balance(shares, caption))
+with figures.look():
+    figure = figures.new(caption, height=2.4)
+    panels = figure.subplots(1, shares.shape[1], sharey=True)
+    for axes, (split, values) in zip(panels, shares.items(), strict=True):
+        axes.bar(values.index, 100 * values, color=figures.COLOURS[0])
+        axes.axhline(100 / len(values), color=figures.COLOURS[1], linestyle="--", linewidth=1)
+        axes.set(title=split, xticks=values.index, xlabel="class")
+    panels[0].set_ylabel("share of images / %")
+run.show("01_class_balance", figure)
 
 # %% [markdown]
 # ## Describe the pixels

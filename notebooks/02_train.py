@@ -43,6 +43,7 @@ from ae_lib import data, figures, metrics, models, training
 from ae_lib.run import Run
 
 import keras
+import numpy as np
 import pandas as pd
 
 run = Run(profile, "02_train")
@@ -75,7 +76,22 @@ caption = (
     f"Figure 2.1. The autoencoder: {data.PIXELS} pixels are squeezed into {latent_dim} numbers, {factor:g} times "
     "fewer, and drawn again. Bars are layers (height: square root of their units), with the weights between them."
 )
-run.show("02_architecture", figures.architecture(layers, data.PIXELS, caption))
+
+# %%
+units = np.array([data.PIXELS, *(layer[1] for layer in layers)])
+heights = np.sqrt(units)  # an area-like scale keeps the bottleneck visible
+with figures.look():
+    figure = figures.new(caption, height=3.0)
+    axes = figure.subplots()
+    colours = np.where(units == units.min(), figures.COLOURS[1], figures.COLOURS[0])
+    bars = axes.bar(range(len(units)), heights, 0.36, bottom=-heights / 2, color=colours)
+    axes.bar_label(bars, units, padding=3, fontweight="bold")
+    for x, (_, _, _, weights) in enumerate(layers):
+        axes.text(x + 0.5, 0, f"{weights:,}\n⟶", ha="center", fontsize=9, color="#555555")
+    axes.set_xticks(range(len(units)), ["input", *(layer[2] for layer in layers)])
+    axes.tick_params(length=0, labelleft=False)
+    axes.spines[:].set_visible(False)
+run.show("02_architecture", figure)
 
 # %% [markdown]
 # The encoder and the decoder are not copies: they are the autoencoder's own layers under names of their own, and what
@@ -139,7 +155,21 @@ caption = (
     f"Figure 2.2. {images.title}: losses by epoch, and their excess above the floors. With the final weights the excess is "
     f"{train_excess.value:.4f} nats per pixel in training and {val_excess.value:.4f} in validation, {100 * gap:+.0f} %."
 )
-run.show("02_loss_curves", figures.loss_curves(history, floors, caption))
+
+# %%
+losses = history[list(floors.index)]
+with figures.look():
+    figure = figures.new(caption, height=3.0)
+    left, right = figure.subplots(1, 2)
+    left.plot(losses, marker="", label=["training", "validation"])
+    floor = {"color": "#777777", "linestyle": "-.", "linewidth": 1, "label": "floor (validation)"}
+    left.axhline(floors["val_loss"], **floor)
+    right.plot(losses - floors, marker="")
+    left.set(xlabel="epoch", ylabel="BCE / nats per pixel")
+    right.set(xlabel="epoch", ylabel="excess BCE / nats per pixel")
+    figures.log_axis(right.yaxis)
+    figure.legend(loc="outside upper left", ncols=3)
+run.show("02_loss_curves", figure)
 
 # %% [markdown]
 # **Has it converged?** Three questions to the validation curve: when had 90 % and 99 % of the whole decrease happened, how

@@ -78,7 +78,7 @@ caption = (
     f"Figure 4.2. {images.title}: mean signed error of each pixel. Dark: ink is missing; light: ink was added. Mean over all "
     f"pixels: {biases}."
 )
-run.show("04_signed_error", figures.pixel_maps(maps, caption, "mean error", signed=True))
+run.show("04_signed_error", figures.pixel_maps(maps, caption, "mean error"))
 
 # %% [markdown]
 # ## Where in each class
@@ -231,7 +231,7 @@ caption = (
     "the same images."
 )
 marks = {f"worst {100 * tail:.0f} % of the autoencoder": threshold}
-run.show("04_tail", figures.histogram(sse, caption, "SSE per image", log=True, marks=marks))
+run.show("04_tail", figures.histogram(sse, caption, "SSE per image", marks, yscale="log"))
 
 # %%
 worst = order["autoencoder"][: min(count, 12)]

@@ -223,9 +223,16 @@ caption = (
     f"{units[model]['mean_correlation'].mean():.2f}, at most {units[model]['max_correlation'].max():.2f}; {pca_name} has "
     f"{units['pca']['mean_correlation'].mean():.2f} and {units['pca']['max_correlation'].max():.2f}."
 )
-run.show(
-    "05_unit_correlation", figures.correlation_matrix(matrix, caption, axis.format("variance"))
-)
+
+# %%
+with figures.look():
+    figure = figures.new(caption, width=7.0, height=4.6)
+    axes = figure.subplots()
+    image = axes.imshow(matrix, cmap=figures.SIGNED, vmin=-1, vmax=1, interpolation="nearest")
+    axes.set(xlabel=axis.format("variance"), ylabel=axis.format("variance"))
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="correlation", shrink=0.9, aspect=16)
+run.show("05_unit_correlation", figure)
 
 # %% [markdown]
 # A unit may vary much and matter little. Its **cost** is what it takes away from the image: the rise of the squared

@@ -201,6 +201,24 @@ run.show("06_corruptions", figures.image_rows(rows, caption, titles))
 
 
 # %%
+def line_panels(panels, caption, xlabels, ylabels):
+    """Panels of curves from 0 to 1, at most four to a row, with one legend."""
+    rows, columns = -(-len(panels) // 4), min(4, len(panels))
+    with figures.look():
+        figure = figures.new(caption, height=2.2 * rows + 0.8)
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes in grid[len(panels) :]:
+            axes.remove()
+        drawn = zip(grid[: len(panels)], panels.items(), xlabels, ylabels, strict=True)
+        for axes, (title, curves), xlabel, ylabel in drawn:
+            figures.draw_curves(axes, curves)
+            axes.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(-0.02, 1.02))
+        legend = grid[0].get_legend_handles_labels()
+        figure.legend(*legend, loc="outside upper left", ncols=4)
+    return figure
+
+
+# %%
 def curve(kind, name):
     cells = {strength: caught.loc[(kind, strength), name] for strength in strengths[kind]}
     return pd.DataFrame({s: vars(i) for s, i in cells.items()}).T
@@ -218,7 +236,8 @@ caption = (
     f"least."
 )
 units = [anomaly.CORRUPTIONS[kind][1] for kind in strengths]
-run.show("06_caught", figures.line_panels(panels, caption, units, ["share caught", "", "", ""] * 2))
+ylabels = ["" if i % 4 else "share caught" for i in range(len(units))]
+run.show("06_caught", line_panels(panels, caption, units, ylabels))
 
 # %% [markdown]
 # A threshold is one point; the ROC and precision-recall curves show all of them, here for the middle strengths of all
@@ -273,7 +292,7 @@ caption = (
 )
 run.show(
     "06_curves",
-    figures.line_panels(panels, caption, ["false alarms", "recall"], ["share caught", "precision"]),
+    line_panels(panels, caption, ["false alarms", "recall"], ["share caught", "precision"]),
 )
 
 # %% [markdown]

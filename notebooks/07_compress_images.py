@@ -385,7 +385,7 @@ caption = (
 )
 run.show(
     "07_rate_distortion",
-    figures.lines(curves, caption, "bits per image", "MSE per pixel", log=True),
+    figures.log_lines(curves, caption, "bits per image", "MSE per pixel"),
 )
 
 # %% [markdown]

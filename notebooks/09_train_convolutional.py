@@ -196,7 +196,7 @@ caption = (
 )
 run.show(
     "09_loss_curves",
-    figures.lines(curves, caption, "epoch", "excess BCE / nats per pixel", log=True),
+    figures.log_lines(curves, caption, "epoch", "excess BCE / nats per pixel"),
 )
 
 # %% [markdown]
@@ -441,7 +441,7 @@ for (a, b), by in margins.items():
 # %% tags=["nbval-ignore-output"]
 measured = {f"{name}.train.seconds": value for name, value in seconds.items()}
 for name, model in built.items():
-    measured |= comparison.measure(name, model.autoencoder, images, equal_error, penalties, seed)
+    measured |= comparison.evaluate(name, model.autoencoder, images, equal_error, penalties, seed)
 one_class_settings = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
 for name in [name for name in one_class if name in built]:
     measured |= comparison.detection(
@@ -565,11 +565,11 @@ scores = (
 )
 headline = [n for n in measured if n.endswith((*scores, "auroc_mean"))]
 headline += [of_noise(method, level) for method, level, _ in kept]
-comparison = run.finish(measured, claims, headline)
-comparison
+reproduced = run.finish(measured, claims, headline)
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** `10_train_variational` puts a probability on images; `12_compare_models` compares all models.

@@ -373,6 +373,22 @@ judged = {
 }
 pd.DataFrame(judged).rename_axis(columns=f"{images.title}, {count:,} images each [95 % interval]")
 
+
+# %%
+def mosaics(panels, caption):
+    """Grids of images, shape (rows, columns, 784), side by side, each drawn as one picture."""
+    rows, columns, _ = next(iter(panels.values())).shape
+    with figures.look():
+        figure = figures.new(caption, height=min(6.0, 8.6 / len(panels)) * rows / columns + 0.3)
+        grid = figure.subplots(1, len(panels), squeeze=False)[0]
+        for axes, (title, images) in zip(grid, panels.items(), strict=True):
+            tiles = images.reshape(rows, columns, data.SIDE, data.SIDE)
+            framed = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1)]).swapaxes(1, 2)
+            figures.draw_image(axes, framed.reshape(rows * (data.SIDE + 2), -1))
+            axes.set_title(title)
+    return figure
+
+
 # %%
 side = min(10, int(np.sqrt(count)))
 shown = {name: x[: side**2].reshape(side, side, -1) for name, x in new.items()}
@@ -380,7 +396,7 @@ caption = (
     f"Figure 10.5. {images.title}: new images, the first drawn. The {neighbour_count} nearest training images agree to "
     + ", ".join(f"{100 * agree[name].mean():.0f} % ({name})" for name in [*new, "test images"])
 )
-run.show("10_samples", figures.mosaics(shown, f"{caption}."))
+run.show("10_samples", mosaics(shown, f"{caption}."))
 
 # %% [markdown]
 # By how much is a decoder's new image farther from real ones than what it makes of real codes? And are the new images nearer
@@ -487,7 +503,7 @@ caption = (
     f"Figure 10.7. {images.title}: the images of a VAE with a code of two numbers, at the quantiles of the prior. Its validation −ELBO is "
     f"{flat_elbo:.0f} nats, that of the VAE above {-bounds['validation']['elbo'].value:.0f}."
 )
-run.show("10_manifold", figures.mosaics({f"{map_steps} × {map_steps} codes": drawn_map}, caption))
+run.show("10_manifold", mosaics({f"{map_steps} × {map_steps} codes": drawn_map}, caption))
 
 # %%
 flat_codes = models.predict_in_batches(flat.encoder, x_test)
@@ -594,7 +610,7 @@ for weight in sweep_betas:
         f"{key}.test.mse": row["MSE per pixel"].value,
         f"{key}.active_units": row["active units"],
     }
-measured |= comparison.measure("vae", vae.autoencoder, images, equal_error, penalties, seed)
+measured |= comparison.evaluate("vae", vae.autoencoder, images, equal_error, penalties, seed)
 one_class = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
 measured |= comparison.detection(
     "vae", vae.autoencoder, images, one_class, training.Binarise(), seed
@@ -644,11 +660,11 @@ headline = [
     for name in measured
     if name.endswith((*(f"vae.test.{score}" for score in scores), "auroc_mean", "nll", "elbo"))
 ]
-comparison = run.finish(measured, claims, headline)
-comparison
+reproduced = run.finish(measured, claims, headline)
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** `12_compare_models` puts the VAE beside all other models. The sources: Kingma and Welling, "Auto-encoding

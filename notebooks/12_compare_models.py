@@ -42,8 +42,8 @@ level: float = 0.95  # of the intervals over seeds; in comparisons with the best
 # ## Collect the results
 
 # %%
-from ae_lib import figures, metrics
-from ae_lib.analysis import standings
+from ae_lib import metrics
+from ae_lib.analysis import comparison
 from ae_lib.run import Run, read_json
 
 import numpy as np
@@ -73,7 +73,7 @@ run
 
 # %%
 found = [name for name in models if f"{name}.test.mse" in measured]
-sizes = {name: measured.get(f"{name}.latent_dim", standings.NOTHING).value for name in found}
+sizes = {name: measured.get(f"{name}.latent_dim", comparison.NOTHING).value for name in found}
 base = next(
     name for name in ("dense", *found) if name in found and name != "pca"
 )  # whose code size counts
@@ -110,7 +110,7 @@ other_names |= {
 def standing(measure, names):
     key, sign = measures[measure]
     metric = {name: other_names.get(key.format(name), key.format(name)) for name in names}
-    return standings.Standings(metric, sign > 0, measured, published, level)
+    return comparison.Ranking(metric, sign > 0, measured, published, level)
 
 
 published = run.reference()
@@ -209,7 +209,7 @@ caption = (
     f"smallest squared error, {mse[winner].value / mse[base].value:.2f} times that of {base}; "
     f"not told apart from it over the test images: {named(leaders['MSE per pixel'][1:])}."
 )
-run.show("12_reconstruction", figures.interval_rows(panels(shown), caption, log=list(shown)[:2]))
+run.show("12_reconstruction", comparison.interval_rows(panels(shown), caption, log=list(shown)[:2]))
 
 # %% [markdown]
 # Over seeds, all models:
@@ -255,7 +255,7 @@ caption = (
     f"better. By training time: {fronts['seconds of training']}. By parameters: {fronts['parameters']}."
 )
 drawn = {m: points.rename(label) for m, points in prices.items() if points["cost"].notna().any()}
-run.show("12_cost", figures.labelled_points(drawn, caption, "MSE per pixel"))
+run.show("12_cost", comparison.labelled_points(drawn, caption, "MSE per pixel"))
 
 # %% [markdown]
 # ## Whose codes are the best features?
@@ -278,7 +278,7 @@ caption = (
     f"{ahead['5-NN accuracy']} (5-NN), {ahead['linear probe accuracy']} (linear probe). Better than the pixels in all three, over "
     f"the test images: {named(beat)}."
 )
-run.show("12_features", figures.interval_rows(panels(probes), caption))
+run.show("12_features", comparison.interval_rows(panels(probes), caption))
 
 # %%
 leaders_over_seeds(probes)
@@ -305,7 +305,7 @@ caption = (
     f"Figure 12.4. {title}: mean AUROC of the squared error in the one-class protocol. First: {named(ahead[:1])}; not told apart from "
     f"it: {named(ahead[1:])}. Better than PCA: {named(beat)}. Ink alone: {auroc.images['ink'].value:.2f}."
 )
-run.show("12_detection", figures.interval_rows(panels(detection), caption))
+run.show("12_detection", comparison.interval_rows(panels(detection), caption))
 
 # %%
 leaders_over_seeds(detection)
@@ -329,7 +329,7 @@ caption = (
     f"Figure 12.5. {title}: bits per image at one squared error, decoders as trained. The fewest: {named(ahead)}. "
     f"Fewer than PCA: {named(fewer)}."
 )
-run.show("12_compression", figures.interval_rows(panels(compression), caption))
+run.show("12_compression", comparison.interval_rows(panels(compression), caption))
 
 # %%
 leaders_over_seeds(compression)
@@ -353,7 +353,7 @@ caption = (
     f"Figure 12.6. {title}: ranks, 1 is best; in brackets who is not told apart from the best over the test images, a dash where "
     f"nothing was measured. Never told apart from the best, cost left aside: {', '.join(never_worse) or 'none'}."
 )
-run.show("12_ranks", figures.rank_matrix(ranks, close, caption))
+run.show("12_ranks", comparison.rank_matrix(ranks, close, caption))
 
 # %%
 print(
@@ -427,11 +427,11 @@ answer = ", ".join(never_worse) or "none", f"{len(quality)} measures, cost left 
 claims.append(
     ("One model is nowhere told apart from the best", *answer, "yes" if never_worse else "no")
 )
-comparison = run.finish({"compare.models": len(found), "compare.missing": len(missing)}, claims)
-comparison
+reproduced = run.finish({"compare.models": len(found), "compare.missing": len(missing)}, claims)
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=title)
+reproduced.table.rename_axis(columns=title)
 
 # %% [markdown]
 # **Read next.** `09_train_convolutional` and `10_train_variational` compare their models image by image, and show what each of

@@ -332,9 +332,7 @@ caption = (
 )
 lines = {"envelope": envelope, "PCA": pca} | {f"{size} numbers": points.loc[size] for size in sizes}
 lines = {label: own.set_index("bits")[["value"]] for label, own in lines.items()}
-run.show(
-    "13_rate_distortion", figures.lines(lines, caption, "bits per image", "MSE per pixel", log=True)
-)
+run.show("13_rate_distortion", figures.log_lines(lines, caption, "bits per image", "MSE per pixel"))
 
 # %% [markdown]
 # ## Linear or ReLU?

@@ -1,173 +1,340 @@
-"""One model's line in the comparison of models: how it reconstructs, what its codes are good for, what it costs."""
+"""Comparison of models: what is measured of each, which differences count, and the figures."""
 
+import textwrap
 import time
+from functools import partial
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
-from ae_lib import metrics, models
-from ae_lib.analysis import codec, latent
-from ae_lib.analysis.anomaly import auroc, side_by_side
-from ae_lib.training import Settings, fit
+from ae_lib import figures, metrics
+from ae_lib.analysis import latent
+from ae_lib.metrics import Interval
 
-import keras
+import matplotlib as mpl
 import numpy as np
+import pandas as pd
+from adjustText import adjust_text
 from scipy.optimize import brentq
 
+# TensorFlow takes seconds to import, and a ranking does not need it: Keras and what imports it are
+# imported by the functions that train or run a network.
+
 BATCH = 1000  # images sent through a network at once
-FINEST = (
-    4 * codec.CELL
-)  # the smallest step that is tried; the grid on which coordinates are counted is still finer
-COARSEST = 8.0
+COARSEST = 8.0  # the largest quantisation step that is tried
+NOT_MEASURED = "–"
+NOTHING = Interval(np.nan, np.nan, np.nan)
 
 
-def reconstruction(name, x, y, seed=0):
-    """Test metrics of reconstructions ``y`` of images ``x``, both (n, 784): a dict of `ae_lib.metrics.SCORES` with intervals."""
-    found = metrics.score(x, y)
-    return _named(name, {score: metrics.interval(found[score], seed) for score in metrics.SCORES})
-
-
-def features(name, encode, images, penalties=(0.01, 0.1), seed=0):
-    """Test accuracies of classifiers on codes, as a dict of metrics with intervals.
-
-    k-NN votes with the training images; the linear probe's penalty is chosen on the validation images.
+def evaluate(name, autoencoder, images, equal_error=0.015, penalties=(0.01, 0.1), seed=0):
+    """Measure an autoencoder by all functions of this module except `detection`.
 
     Parameters
     ----------
-    name : str
-        The model's.
+    name : str, the model's, with which the names of its metrics begin
+    autoencoder : keras.Model, trained, as a builder of `ae_lib.models` makes it
+    images : ae_lib.data.Dataset
+    """
+    from ae_lib import models
+    from ae_lib.analysis import codec
+
+    _, encoder, decoder = models.as_autoencoder(autoencoder)
+    x, model_codec = images.x_test, codec.from_autoencoder(encoder, decoder, images.pixels_train)
+    encode = partial(models.predict_in_batches, encoder)
+    reconstruct = partial(models.predict_in_batches, autoencoder)
+    return {
+        f"{name}.parameters": autoencoder.count_params(),
+        f"{name}.latent_dim": encoder.output_shape[1],
+        **reconstruction(name, x, reconstruct(x), seed),
+        **features(name, encode, images, penalties, seed),
+        **compression(name, model_codec, x, equal_error, seed),
+        **duration(name, reconstruct, x),
+    }
+
+
+def reconstruction(name, x, y, seed=0):
+    """Return the intervals of `ae_lib.metrics.SCORES` of reconstructions ``y`` of images ``x``."""
+    scores = metrics.score(x, y)
+    return {f"{name}.test.{s}": metrics.interval(scores[s], seed) for s in metrics.SCORES}
+
+
+def features(name, encode, images, penalties=(0.01, 0.1), seed=0):
+    """Return the intervals of the test accuracy of 1-NN, 5-NN and a linear probe on codes.
+
+    Parameters
+    ----------
     encode : callable, (n, 784) → (n, d)
     images : ae_lib.data.Dataset
     penalties : sequence of float
-        Candidates for the ``c`` of `ae_lib.analysis.latent.linear_probe`.
-    seed : int
-        Of the bootstrap.
+        Candidates for the ``c`` of `latent.linear_probe`; the validation images choose.
+    seed : int, of the bootstrap resampling
     """
     train, val, test = map(encode, (images.x_train, images.x_val, images.x_test))
     near = latent.neighbours(train, test, 5)
-    found = {f"knn{k}_accuracy": latent.vote(images.y_train, near[:, :k]) for k in (1, 5)}
-    tried = [latent.linear_probe(train, images.y_train, c) for c in penalties]
-    probe = max(tried, key=lambda fitted: fitted.score(val, images.y_val))
-    found["linear_probe_accuracy"] = probe.predict(test)
-    return _named(
-        name, {score: metrics.interval(y == images.y_test, seed) for score, y in found.items()}
-    )
+    labels = {f"knn{k}_accuracy": latent.vote(images.y_train, near[:, :k]) for k in (1, 5)}
+    probes = [latent.linear_probe(train, images.y_train, c) for c in penalties]
+    best = max(probes, key=lambda probe: probe.score(val, images.y_val))
+    labels["linear_probe_accuracy"] = best.predict(test)
+    hits = {score: predicted == images.y_test for score, predicted in labels.items()}
+    return {f"{name}.test.{score}": metrics.interval(hit, seed) for score, hit in hits.items()}
 
 
-def compression(name, own, x, error, seed=0):
-    """Bits per image at which a codec reaches an error, as a dict of one metric with its interval; empty if it never does.
+def compression(name, model_codec, x, error, seed=0):
+    """Return the bits per image at which a codec has a given error, or nothing if it never has it.
 
-    The step is found for which the mean squared error of these very images is the one asked for, so that codecs are
-    compared at an equal error. The bits are those of the stream, header counted; the interval is that of the images' ideal
+    The bits are those of the stream with its header; the interval is that of the images' ideal
     code lengths, which add up to nearly as much.
 
     Parameters
     ----------
-    name : str
-        The model's.
-    own : ae_lib.analysis.codec.Codec
+    model_codec : ae_lib.analysis.codec.Codec
     x : float32 array, shape (n, 784), in [0, 1]
-    error : float
-        Mean squared error per pixel.
-    seed : int
-        Of the bootstrap.
+    error : float, mean squared error per pixel of ``x``
     """
-    coordinates = own.encode(x)
+    from ae_lib.analysis import codec
+
+    coordinates = model_codec.encode(x)
 
     def excess(log_step):
         step = float(np.exp(log_step))
-        rounded = own.dequantise(own.quantise(coordinates, step), step)
-        return np.log(metrics.mse(x, own.decode(rounded, step)).mean() / error)
+        rounded = model_codec.dequantise(model_codec.quantise(coordinates, step), step)
+        return np.log(metrics.mse(x, model_codec.decode(rounded, step)).mean() / error)
 
-    ends = np.log([FINEST, COARSEST])
+    ends = np.log([4 * codec.CELL, COARSEST])  # CELL is the grid on which coordinates are counted
     if not excess(ends[0]) <= 0 <= excess(ends[1]):
         return {}
     step = float(np.exp(brentq(excess, *ends, xtol=1e-3)))
-    ideal = own.ideal_bits(own.quantise(coordinates, step), step)
-    bits = 8 * len(codec.compress(x, own, step)) / len(x)
-    found = metrics.interval(ideal * bits / ideal.mean(), seed)
-    return {f"{name}.test.bits_at_equal_error": found}
+    ideal = model_codec.ideal_bits(model_codec.quantise(coordinates, step), step)
+    bits = 8 * len(codec.compress(x, model_codec, step)) / len(x)
+    scaled = ideal * bits / ideal.mean()
+    return {f"{name}.test.bits_at_equal_error": metrics.interval(scaled, seed)}
 
 
 def detection(name, autoencoder, images, settings, task, seed=0):
-    """Mean AUROC in the one-class protocol of 06_detect_anomalies, as a dict of one metric with its interval.
+    """Return the mean AUROC in the one-class protocol of 06_detect_anomalies, with its interval.
 
-    For each class a network of the same layers is trained on the training images of this class alone; the score is the squared
-    error. One network for each class: the interval is over the test images, not over seeds.
+    For each class a network of the same layers is trained on the training images of this class
+    alone; the score is the squared error. The interval is over test images, not over seeds.
 
     Parameters
     ----------
-    name : str
-        The model's.
-    autoencoder : keras.Model
-    images : ae_lib.data.Dataset
     settings : (int, int, float, str)
-        Epochs, batch size, learning rate at the start, which falls to 0 along a cosine, and compiler.
+        Epochs, batch size, learning rate at the start of its cosine decay to 0, and compiler.
     task : ae_lib.training.Reconstruct, Denoise or Binarise
-        What the networks are trained for.
-    seed : int
-        Of initial weights and minibatches.
+    seed : int, of the initial weights and the minibatches
     """
+    from ae_lib import models, training
+    from ae_lib.analysis import anomaly
+
+    import keras
+
     epochs, batch_size, rate, compiler = settings
     classes = np.unique(images.y_train)
-    train, val = (
-        side_by_side([pixels[labels == k] for k in classes])
-        for pixels, labels in (
-            (images.pixels_train, images.y_train),
-            (images.pixels_val, images.y_val),
-        )
-    )
-    schedule = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(train) // batch_size))
+    train = anomaly.side_by_side([images.pixels_train[images.y_train == k] for k in classes])
+    val = anomaly.side_by_side([images.pixels_val[images.y_val == k] for k in classes])
+    decay = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(train) // batch_size))
     keras.utils.set_random_seed(seed)
     stack = models.stacked([models.reinitialized(autoencoder) for _ in classes])
-    fit(stack, train, val, Settings(epochs, batch_size, schedule, seed, compiler), task=task)
-    parts = np.split(images.x_test[:, None], range(BATCH, len(images.x_test), BATCH))
-    drawn = (
-        np.square(part - stack(np.repeat(part, len(classes), axis=1))).mean(axis=2)
-        for part in parts
-    )
-    found = auroc(np.concatenate(list(drawn)), images.y_test[:, None] != classes)
-    return {f"oneclass.{name}_mse.auroc_mean": found.mean()}
+    options = training.Settings(epochs, batch_size, decay, seed, compiler)
+    training.fit(stack, train, val, options, task=task)
+    errors = []
+    for part in np.split(images.x_test[:, None], range(BATCH, len(images.x_test), BATCH)):
+        outputs = stack(np.repeat(part, len(classes), axis=1))
+        errors.append(np.square(part - outputs).mean(axis=2))
+    areas = anomaly.auroc(np.concatenate(errors), images.y_test[:, None] != classes)
+    return {f"oneclass.{name}_mse.auroc_mean": areas.mean()}
 
 
 def duration(name, reconstruct, x, repeats=5):
-    """Seconds to encode and decode 10,000 images, as a dict of one metric: the median of several runs, after a first one."""
+    """Return the seconds to reconstruct 10,000 images: the median of repeats after a first run."""
     reconstruct(x)
     seconds = []
     for _ in range(repeats):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         reconstruct(x)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return {f"{name}.test.seconds_per_10000": float(np.median(seconds)) * 10_000 / len(x)}
 
 
-def measure(name, autoencoder, images, equal_error=0.015, penalties=(0.01, 0.1), seed=0):
-    """All of the above but `detection` about one autoencoder, and its sizes, as a dict of metrics.
+class Ranking:
+    """Who is better under one metric: over a run's test images, unpaired, and over training seeds.
+
+    Its attributes ``images`` and ``seeds`` map each model to an interval, ``counts`` to its seeds.
 
     Parameters
     ----------
-    name : str
-    autoencoder : keras.Model
-        As a builder of `ae_lib.models` makes it, trained.
-    images : ae_lib.data.Dataset
-    equal_error : float
-        The ``error`` of `compression`.
-    penalties : sequence of float
-        Those of `features`.
-    seed : int
+    names : dict
+        Model to the name of its metric.
+    more_is_better : bool
+    measured : dict
+        The metrics of a run, name to `ae_lib.metrics.Interval`.
+    published : dict
+        As `ae_lib.run.reference` gives it; entries of fewer than two seeds do not count.
+    level : float, of the intervals over seeds
     """
-    _, encoder, decoder = models.as_autoencoder(autoencoder)
-    own = codec.from_autoencoder(encoder, decoder, images.pixels_train)
-    x = images.x_test
-    return {
-        f"{name}.parameters": autoencoder.count_params(),
-        f"{name}.latent_dim": encoder.output_shape[1],
-        **reconstruction(name, x, models.predict_in_batches(autoencoder, x), seed),
-        **features(
-            name, lambda some: models.predict_in_batches(encoder, some), images, penalties, seed
-        ),
-        **compression(name, own, x, equal_error, seed),
-        **duration(name, lambda some: models.predict_in_batches(autoencoder, some), x),
-    }
+
+    def __init__(self, names, more_is_better, measured, published, level=0.95):
+        self.names, self.sign, self.level = names, (1 if more_is_better else -1), level
+        self.images = {model: measured.get(name, NOTHING) for model, name in names.items()}
+        self.seeds, self.counts = dict.fromkeys(names, NOTHING), dict.fromkeys(names, 0)
+        self._samples = {}
+        for model, name in names.items():
+            entry = published.get(name, {})
+            if entry.get("seeds", 0) > 1:
+                sample = self._samples[model] = entry["mean"], entry["std"], entry["seeds"]
+                self.seeds[model] = metrics.student_interval(*sample, level)
+                self.counts[model] = entry["seeds"]
+
+    def beats(self, first, second):
+        """Tell whether the first is better over the test images; a dash if an end is missing."""
+        a, b = self.images[first], self.images[second]
+        if np.isnan([a.low, b.low]).any():
+            return NOT_MEASURED
+        return a.above(b) if self.sign > 0 else b.above(a)
+
+    def beats_over_seeds(self, first, second, level=None):
+        """Tell whether `gain_over_seeds` is above 0; a dash if it is missing."""
+        gain = self.gain_over_seeds(first, second, level)
+        return NOT_MEASURED if np.isnan(gain.value) else gain.verdict
+
+    def gain_over_seeds(self, first, second, level=None):
+        """Return by how much the first model is better, with Welch's interval, or `NOTHING`."""
+        if not {first, second} <= set(self._samples):
+            return NOTHING
+        high, low = (first, second) if self.sign > 0 else (second, first)
+        return metrics.welch_interval(self._samples[high], self._samples[low], level or self.level)
+
+    def leaders(self, among=None):
+        """Return the best model over the test images, then those whose intervals overlap it."""
+        return self._leaders(self.images, among, self.beats)
+
+    def leaders_over_seeds(self, among=None):
+        """Return the best mean over seeds, then those not shown to be worse.
+
+        The best is compared with all others because it is the best: each comparison is made at a
+        level at which all of them hold jointly (Bonferroni).
+        """
+        others = sum(np.isfinite(self.seeds[model].value) for model in among or self.seeds) - 1
+        joint = 1 - (1 - self.level) / max(1, others)
+        return self._leaders(self.seeds, among, lambda a, b: self.beats_over_seeds(a, b, joint))
+
+    def _leaders(self, values, among, beats):
+        known = [model for model in among or values if np.isfinite(values[model].value)]
+        best, *others = sorted(known, key=lambda model: -self.sign * values[model].value) or [None]
+        level = [model for model in others if beats(best, model) in ("no", "undecided")]
+        return [best, *level] if known else []
+
+    def ranks(self):
+        """Return the models' ranks by the run's values, 1 the best, equal ones alike, or NaN."""
+        values = {model: -self.sign * interval.value for model, interval in self.images.items()}
+        return pd.Series(values).rank(method="min")
 
 
-def _named(name, intervals):
-    return {f"{name}.test.{score}": interval for score, interval in intervals.items()}
+@figures.look()
+def interval_rows(panels, caption, log=()):
+    """Draw values with their intervals, one row per model and one panel per measure.
+
+    ``panels`` maps a measure, with its unit, to a dict of labels to tables with columns value, low,
+    high and a row for each model, the same in all; a value without ends has no bar. The axes of the
+    measures in ``log`` are logarithmic.
+    """
+    series = next(iter(panels.values()))
+    models = next(iter(series.values())).index
+    figure = figures.new(caption, height=0.24 * len(models) + 1.1)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (measure, tables) in zip(grid, panels.items(), strict=True):
+        draw_rows(axes, tables)
+        axes.set(xlabel=measure, xscale="log" if measure in log else "linear")
+        few_ticks(axes.xaxis)
+    grid[0].set_yticks(range(len(models)), models)
+    grid[0].set_ylim(len(models) - 0.5, -0.5)
+    handles = grid[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside upper left", ncols=len(series))
+    return figure
+
+
+def draw_rows(axes, tables):
+    """Draw one panel of `interval_rows`; a model without any value is marked as not measured."""
+    axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    for i, (label, table, style) in enumerate(figures.styled(tables)):
+        y = np.arange(len(table)) + 0.26 * (i - (len(tables) - 1) / 2)
+        style |= {"linestyle": "none", "capsize": 2.5, "markersize": 4.5}
+        axes.errorbar(table["value"], y, xerr=figures.half_widths(table), label=label, **style)
+    missing = np.all([table["value"].isna() for table in tables.values()], axis=0)
+    style = {"transform": axes.get_yaxis_transform(), "ha": "center", "va": "center"}
+    style |= {"fontsize": 8, "color": "#777777", "backgroundcolor": "white"}
+    for row in np.flatnonzero(missing):
+        axes.text(0.5, row, "not measured", **style)
+
+
+def few_ticks(axis):
+    """Give an axis some four ticks with plain numbers."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(mpl.ticker.MaxNLocator(4))
+    if axis.get_scale() == "log":
+        if high > 8 * low:
+            steps = (1, 3) if high < 1000 * low else (1,)
+            axis.set_major_locator(mpl.ticker.LogLocator(subs=steps))
+        axis.set_major_formatter("{x:g}" if high < 1e4 else mpl.ticker.EngFormatter(sep=""))
+        axis.set_minor_locator(mpl.ticker.NullLocator())
+
+
+@figures.look()
+def labelled_points(panels, caption, ylabel):
+    """Draw errors by what they cost, a named point for each model, on logarithmic axes.
+
+    ``panels`` maps a cost, with its unit, to a table with columns cost, value, low, high and front
+    (whether no other point beats it), a row for each model. The front is filled and joined.
+    """
+    figure = figures.new(caption, height=3.6)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (cost, table) in zip(grid, panels.items(), strict=True):
+        draw_points(axes, table.dropna(subset=["cost", "value"]))
+        axes.set(xlabel=cost, xscale="log")
+        axes.margins(x=0.15, y=0.14)
+        few_ticks(axes.xaxis)
+        figures.log_axis(axes.yaxis, steps=(1, 1.5, 2, 3, 5, 7))
+    grid[0].set_ylabel(ylabel)
+    options = {"iter_lim": 500, "expand": (1.3, 2), "force_static": (0.3, 0.5), "avoid_self": False}
+    options["arrowprops"] = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.7}
+    for axes in grid:  # after the last change of the layout, which moves what is at a place
+        adjust_text(axes.texts, *axes.collections[-1].get_offsets().T, ax=axes, **options)
+    return figure
+
+
+def draw_points(axes, table):
+    """Draw one panel of `labelled_points`, each name at its point."""
+    on_front, off_front, *_ = figures.COLOURS
+    bars = {"yerr": figures.half_widths(table), "ecolor": "#999999", "capsize": 2.5}
+    axes.errorbar(table["cost"], table["value"], linestyle="none", marker="none", zorder=1, **bars)
+    front = table[table["front"]].sort_values("cost")
+    axes.plot(front["cost"], front["value"], color=on_front, linestyle="-", marker="", zorder=2)
+    look = {"edgecolors": np.where(table["front"], on_front, off_front), "linewidths": 1.5}
+    filled = np.where(table["front"], on_front, "white")
+    axes.scatter(table["cost"], table["value"], 34, filled, zorder=3, **look)
+    text = {"fontsize": 9, "in_layout": False, "path_effects": figures.OUTLINE}
+    for model, row in table.iterrows():
+        axes.text(row["cost"], row["value"], model, **text)
+
+
+@figures.look()
+def rank_matrix(ranks, level, caption):
+    """Draw ranks as numbers on shades, the darker the better, with a dash for NaN.
+
+    ``ranks`` and ``level`` are tables with one row per model and one column per measure; ``level``
+    tells who does not differ significantly from the best, and has its rank in brackets.
+    """
+    figure = figures.new(caption, height=0.3 * len(ranks) + 0.9)
+    axes = figure.subplots()
+    values = ranks.to_numpy()
+    top = 1.1 * np.nanmax(values)
+    axes.imshow(values, cmap="Blues_r", aspect="auto", vmin=0, vmax=top)
+    for (i, j), rank in np.ndenumerate(values):
+        text = NOT_MEASURED if np.isnan(rank) else f"{rank:.0f}"
+        if level.iloc[i, j] and rank > 1:
+            text = f"({text})"
+        style = {"color": "white" if rank < 0.35 * top else "#222222", "ha": "center"}
+        axes.text(j, i, text, va="center", fontweight="bold" if rank == 1 else None, **style)
+    columns = [textwrap.fill(name, 10) for name in ranks.columns]
+    axes.set_xticks(range(len(columns)), columns, fontsize=8.5)
+    axes.set_yticks(range(len(ranks)), ranks.index)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    return figure

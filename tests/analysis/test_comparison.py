@@ -1,12 +1,23 @@
-"""A model's line in the comparison: each figure is what the notebooks of its own measure."""
+"""Models are measured as their own notebooks do, and compared by numbers whose answer is known."""
+
+import inspect
+import itertools
+import subprocess
+import sys
 
 from ae_lib import metrics, models, training
 from ae_lib.analysis import anomaly, codec, comparison, latent
+from ae_lib.metrics import Interval, welch_interval
+from tests.drawing import CAPTION, drawn
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.text import Text
 from sklearn.decomposition import PCA
+
+PROBES = ("knn1", "knn5", "linear_probe")
 
 
 @pytest.fixture(scope="module")
@@ -24,42 +35,28 @@ def own(trained, digits):
     return codec.from_autoencoder(trained.encoder, trained.decoder, digits.pixels_train)
 
 
-def test_through_is_the_network_batch_by_batch(trained, digits):
-    x = np.concatenate(
-        [digits.x_train, digits.x_test]
-    )  # more than one batch, and no multiple of it
-    np.testing.assert_allclose(
-        models.predict_in_batches(trained.encoder, x), trained.encoder(x), rtol=1e-5, atol=1e-5
-    )
-
-
 def test_reconstruction_has_every_score_with_its_interval(digits):
     x, y = digits.x_test, digits.x_test * 0.9
-    found = comparison.reconstruction("paler", x, y)
-    assert len(found) == 3 * len(metrics.SCORES)
-    assert found["paler.test.mse"] == pytest.approx(metrics.mse(x, y).mean())
-    for score in metrics.SCORES:
-        assert (
-            found[f"paler.test.{score}.low"]
-            < found[f"paler.test.{score}"]
-            < found[f"paler.test.{score}.high"]
-        )
+    measured = comparison.reconstruction("paler", x, y)
+    assert list(measured) == [f"paler.test.{score}" for score in metrics.SCORES]
+    assert measured["paler.test.mse"].value == pytest.approx(metrics.mse(x, y).mean())
+    assert all(interval.low < interval.value < interval.high for interval in measured.values())
 
 
 def test_features_are_read_by_neighbours_and_by_a_probe(digits):
     """One number that is the class: every classifier that works has to read it."""
-    labels = {x.tobytes(): y for s in ("train", "val", "test") for x, y in zip(getattr(digits, f"x_{s}"), getattr(digits, f"y_{s}"), strict=True)}  # fmt: skip
+    labels = {}
+    for split in ("train", "val", "test"):
+        pixels, classes = getattr(digits, f"x_{split}"), getattr(digits, f"y_{split}")
+        labels |= {x.tobytes(): y for x, y in zip(pixels, classes, strict=True)}
     one_hot = np.eye(10, dtype="float32")
     found = comparison.features(
         "oracle", lambda x: one_hot[[labels[image.tobytes()] for image in x]], digits
     )
-    assert {found[f"oracle.test.{name}_accuracy"] for name in ("knn1", "knn5", "linear_probe")} == {
-        1
-    }
+    assert list(found) == [f"oracle.test.{name}_accuracy" for name in PROBES]
+    assert {interval.value for interval in found.values()} == {1}
     found = comparison.features("constant", lambda x: np.zeros((len(x), 2), "float32"), digits)
-    assert all(
-        found[f"constant.test.{name}_accuracy"] < 0.2 for name in ("knn1", "knn5", "linear_probe")
-    )
+    assert all(interval.value < 0.2 for interval in found.values())
 
 
 def test_the_probes_penalty_is_chosen_on_validation_images(digits):
@@ -67,7 +64,7 @@ def test_the_probes_penalty_is_chosen_on_validation_images(digits):
     found = comparison.features("pca", pca.transform, digits, penalties=(1e-6, 1.0))
     fitted = latent.linear_probe(pca.transform(digits.x_train), digits.y_train, 1.0)
     right = fitted.predict(pca.transform(digits.x_test)) == digits.y_test
-    assert found["pca.test.linear_probe_accuracy"] == pytest.approx(right.mean())
+    assert found["pca.test.linear_probe_accuracy"].value == pytest.approx(right.mean())
 
 
 def test_bits_are_those_of_the_stream_at_the_error_asked_for(own, digits):
@@ -75,17 +72,13 @@ def test_bits_are_those_of_the_stream_at_the_error_asked_for(own, digits):
     target = 1.5 * metrics.mse(x, own.decode(own.encode(x), codec.CELL)).mean()
     found = comparison.compression("small", own, x, target)
     bits = found["small.test.bits_at_equal_error"]
-    assert (
-        found["small.test.bits_at_equal_error.low"]
-        < bits
-        < found["small.test.bits_at_equal_error.high"]
-    )
-    steps = np.geomspace(comparison.FINEST, comparison.COARSEST, 300)
+    assert bits.low < bits.value < bits.high
+    steps = np.geomspace(4 * codec.CELL, comparison.COARSEST, 300)
     errors = [
         metrics.mse(x, codec.decompress(codec.compress(x, own, s), own)).mean() for s in steps
     ]
     near = steps[int(np.argmin(np.abs(np.array(errors) - target)))]
-    assert bits == pytest.approx(8 * len(codec.compress(x, own, near)) / len(x), rel=0.03)
+    assert bits.value == pytest.approx(8 * len(codec.compress(x, own, near)) / len(x), rel=0.03)
 
 
 @pytest.mark.parametrize("error", [1e-9, 10.0])
@@ -118,7 +111,9 @@ def test_detection_is_the_one_class_protocol(trained, digits):
     by_hand = anomaly.auroc(
         np.square(drawn - digits.x_test[:, None]).mean(axis=2), digits.y_test[:, None] != classes
     )
-    assert found["oneclass.small_mse.auroc_mean"] == pytest.approx(by_hand.mean().value, abs=1e-4)
+    assert found["oneclass.small_mse.auroc_mean"].value == pytest.approx(
+        by_hand.mean().value, abs=1e-4
+    )
 
 
 def test_duration_is_for_ten_thousand_images(digits):
@@ -129,7 +124,7 @@ def test_duration_is_for_ten_thousand_images(digits):
 
 
 def test_a_line_is_complete(trained, digits):
-    found = comparison.measure("small", trained.autoencoder, digits, equal_error=0.03)
+    found = comparison.evaluate("small", trained.autoencoder, digits, equal_error=0.03)
     assert found["small.parameters"] == trained.autoencoder.count_params()
     assert found["small.latent_dim"] == 8
     names = {
@@ -141,4 +136,171 @@ def test_a_line_is_complete(trained, digits):
         "seconds_per_10000",
     }
     assert {f"small.test.{name}" for name in names} <= set(found)
-    assert np.isfinite(list(found.values())).all()
+    assert np.isfinite([getattr(value, "value", value) for value in found.values()]).all()
+
+
+NAMES = {model: f"{model}.test.mse" for model in "abcd"}
+MEASURED = {
+    "a.test.mse": Interval(1.0, 0.9, 1.1),
+    "b.test.mse": Interval(1.15, 1.05, 1.25),
+    "c.test.mse": Interval(2.0, 1.9, 2.1),
+}
+PUBLISHED = {
+    "a.test.mse": {"value": 1.0, "mean": 1.0, "std": 0.01, "seeds": 5, "tolerance": 0.1},
+    "b.test.mse": {"value": 1.1, "mean": 1.1, "std": 0.02, "seeds": 3, "tolerance": 0.1},
+    "c.test.mse": {"value": 2.0, "mean": 2.0, "std": 0.1, "seeds": 3, "tolerance": 0.1},
+    "d.test.mse": {"value": 1.0, "tolerance": 1e-5},  # deterministic
+}
+
+
+def number(value):
+    return Interval(value, np.nan, np.nan)
+
+
+@pytest.fixture
+def errors():
+    return comparison.Ranking(NAMES, False, MEASURED, PUBLISHED)
+
+
+def test_over_images_a_difference_counts_if_intervals_do_not_overlap(errors):
+    assert [errors.beats("a", other) for other in "bcd"] == ["undecided", "yes", "–"]
+    assert errors.beats("c", "a") == "no"
+    assert errors.leaders() == ["a", "b"]
+    assert errors.leaders("bc") == ["b"]
+    assert errors.leaders("d") == []
+
+
+def test_where_more_is_better_the_order_is_the_other_one():
+    accuracies = comparison.Ranking(NAMES, True, MEASURED, PUBLISHED)
+    assert accuracies.leaders() == ["c"]
+    assert accuracies.leaders_over_seeds("ab") == ["b"]
+    assert accuracies.beats("c", "a") == "yes"
+    assert accuracies.gain_over_seeds("c", "a").value == pytest.approx(1.0)
+
+
+def test_a_number_without_interval_is_ranked_and_decides_nothing():
+    measured = {"a.bits": number(70.0), "b.bits": number(90.0)}
+    bits = comparison.Ranking({"a": "a.bits", "b": "b.bits"}, False, measured, {})
+    assert bits.ranks().to_dict() == {"a": 1, "b": 2}
+    assert bits.beats("a", "b") == "–"
+    assert bits.leaders() == ["a"]
+
+
+def test_over_seeds_welch_decides(errors):
+    expected = welch_interval((1.1, 0.02, 3), (1.0, 0.01, 5))
+    assert errors.gain_over_seeds("a", "b") == expected
+    assert errors.beats_over_seeds("a", "b") == expected.verdict == "yes"
+    assert errors.beats_over_seeds("c", "b") == "no"
+    assert errors.beats_over_seeds("a", "d") == "–"
+    assert errors.counts == {"a": 5, "b": 3, "c": 3, "d": 0}
+    assert np.isnan(errors.seeds["d"].value)
+
+
+def test_comparisons_with_the_best_hold_jointly(errors):
+    """With c as well, a is compared with b at a level of 97.5 %, at which the gap is uncertain."""
+    gap = 0.03
+    published = {**PUBLISHED, "b.test.mse": {"mean": 1.0 + gap, "std": 0.014, "seeds": 3}}
+    ranking = comparison.Ranking(NAMES, False, MEASURED, published)
+    assert ranking.beats_over_seeds("a", "b") == "yes"
+    assert ranking.beats_over_seeds("a", "b", 0.975) == "undecided"
+    assert ranking.leaders_over_seeds("ab") == ["a"]
+    assert ranking.leaders_over_seeds() == ["a", "b"]
+
+
+def test_ranks_are_shared_and_leave_gaps():
+    values = {"a.test.mse": number(3.0), "b.test.mse": number(3.0), "c.test.mse": number(1.0)}
+    ranking = comparison.Ranking(NAMES, True, values, {})
+    assert ranking.ranks().fillna(0).to_dict() == {"a": 1, "b": 1, "c": 3, "d": 0}
+
+
+def test_without_a_reference_nothing_is_said_over_seeds():
+    ranking = comparison.Ranking(NAMES, False, MEASURED, {})
+    assert ranking.leaders_over_seeds() == []
+    assert set(ranking.counts.values()) == {0}
+
+
+def model_table(names):
+    values = np.linspace(1, 2, len(names))
+    return pd.DataFrame({"value": values, "low": values - 0.1, "high": values + 0.1}, index=names)
+
+
+MODELS = ["PCA", "dense", "wide", "conv", "conv30 (30)", "denoising", "denoising_conv", "vae (40)"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_interval_rows_read_from_top_to_bottom_and_say_what_is_missing(count):
+    table = model_table(MODELS)
+    table.loc["conv"] = np.nan
+    table.loc["vae (40)", ["low", "high"]] = np.nan  # a value without ends is no missing one
+    panels = {
+        f"measure {i} / unit": {"this run": table, "over seeds": table * 1.1} for i in range(count)
+    }
+    figure = drawn(comparison.interval_rows(panels, CAPTION, log=["measure 0 / unit"]))
+    first, last = figure.axes[0], figure.axes[-1]
+    assert [text.get_text() for text in first.get_yticklabels()] == MODELS
+    assert first.get_ylim()[0] > first.get_ylim()[1]
+    assert [(text.get_text(), text.get_position()[1]) for text in last.texts] == [
+        ("not measured", 3)
+    ]
+    assert (first.get_xscale(), last.get_xscale()) == ("log", "log" if count == 1 else "linear")
+    assert [text.get_text() for text in figure.legends[0].texts] == ["this run", "over seeds"]
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_interval_rows_of_one_model(value):
+    drawn(
+        comparison.interval_rows(
+            {"m": {"a": pd.DataFrame({"value": [value], "low": [np.nan], "high": [np.nan]})}},
+            CAPTION,
+        )
+    )
+
+
+def test_names_of_points_cover_neither_points_nor_each_other():
+    table = model_table(MODELS).assign(
+        cost=[1, 60, 240, 700, 690, 66, 720, 700], front=[True] * 2 + [False] * 6
+    )
+    table["value"] = [0.015, 0.0052, 0.0041, 0.0036, 0.0038, 0.0063, 0.0048, 0.0078]
+    table["low"], table["high"] = 0.99 * table["value"], 1.01 * table["value"]
+    table.loc["wide", "cost"] = np.nan  # not drawn
+    figure = drawn(
+        comparison.labelled_points(
+            {"seconds": table, "parameters": table.assign(cost=1e4 * table["cost"])},
+            CAPTION,
+            "error",
+        )
+    )
+    for axes in figure.axes:
+        assert {text.get_text() for text in axes.texts} == set(MODELS) - {"wide"}
+        boxes = [Text.get_window_extent(text) for text in axes.texts]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+        at = axes.transData.transform(table[["cost", "value"]].dropna())
+        assert not any(box.contains(*point) for box in boxes for point in at)
+        assert list(axes.lines[-1].get_xdata()) == sorted(
+            table["cost"][:2] * (1e4 if axes is figure.axes[1] else 1)
+        )
+
+
+def test_rank_matrix_shows_ranks_ties_and_gaps():
+    ranks = pd.DataFrame(
+        {"first measure": [1, 2, 3], "second": [2, np.nan, 1]}, index=["a", "b", "c"]
+    )
+    close = pd.DataFrame(
+        {"first measure": [True, True, False], "second": [False, False, True]}, index=ranks.index
+    )
+    texts = [
+        text.get_text()
+        for text in drawn(comparison.rank_matrix(ranks, close, CAPTION)).axes[0].texts
+    ]
+    assert texts == ["1", "2", "(2)", "–", "3", "1"]
+
+
+def test_figures_show_their_parameters():
+    for draw in (comparison.interval_rows, comparison.labelled_points, comparison.rank_matrix):
+        assert "caption" in inspect.signature(draw).parameters
+
+
+def test_a_ranking_starts_without_tensorflow():
+    code = "import sys; from ae_lib.analysis import comparison; print('tensorflow' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert output.stdout.decode().strip() == "False"
