@@ -117,7 +117,7 @@ verdicts = {
     name: compare(scores[model][name], scores["pca_clipped"][name], seed)
     for name, compare in better.items()
 }
-pd.Series(verdicts, name="autoencoder better than PCA, cut").to_frame().rename_axis(
+pd.Series(verdicts, name="autoencoder better than PCA, clipped").to_frame().rename_axis(
     columns=images.title
 )
 
@@ -133,7 +133,7 @@ wide = PCA(svd_solver="covariance_eigh").fit(images.x_train)
 explained = np.cumsum(np.square(wide.transform(images.x_val)).sum(axis=0))
 left = (np.square(images.x_val - wide.mean_).sum() - explained) / images.x_val.size
 facts = {
-    "MSE of PCA, cut, over MSE of the autoencoder": scores["pca_clipped"]["mse"].mean()
+    "MSE of PCA, clipped, over MSE of the autoencoder": scores["pca_clipped"]["mse"].mean()
     / scores[model]["mse"].mean(),
     "share of images on which the autoencoder is nearer": (
         scores[model]["mse"] < scores["pca_clipped"]["mse"]
@@ -193,7 +193,7 @@ run.show(
 # %%
 errors = {
     "autoencoder": scores[model]["sse"],
-    f"PCA-{latent_dim}, cut to [0, 1]": scores["pca_clipped"]["sse"],
+    f"PCA-{latent_dim}, clipped to [0, 1]": scores["pca_clipped"]["sse"],
 }
 medians = [values.median() for values in errors.values()]
 caption = (

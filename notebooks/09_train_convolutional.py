@@ -492,7 +492,8 @@ small = {
     name: means[name]["sse"] for name in ("conv30", f"PCA-{small_latent_dim}") if name in means
 }
 pd.Series(
-    small | {f"PCA-{small_latent_dim}, not cut": raw}, name=f"{images.title}, SSE [95 % interval]"
+    small | {f"PCA-{small_latent_dim}, not clipped": raw},
+    name=f"{images.title}, SSE [95 % interval]",
 ).to_frame()
 
 # %%
