@@ -35,6 +35,12 @@ def own(trained, digits):
     return codec.from_autoencoder(trained.encoder, trained.decoder, digits.pixels_train)
 
 
+def test_predicting_in_batches_is_the_network(trained, digits):
+    x = np.concatenate([digits.x_train, digits.x_test])  # several batches, the last one smaller
+    codes = models.predict_in_batches(trained.encoder, x)
+    np.testing.assert_allclose(codes, trained.encoder(x), rtol=1e-5, atol=1e-5)
+
+
 def test_reconstruction_has_every_score_with_its_interval(digits):
     x, y = digits.x_test, digits.x_test * 0.9
     measured = comparison.reconstruction("paler", x, y)
