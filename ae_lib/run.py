@@ -4,8 +4,7 @@
 ``figures/``. Nothing that a run has produced is lost to a later one that fails: a notebook writes
 into a stage of its own, and only `Run.finish` moves the files into place, one rename each.
 
-Matplotlib, pandas and SciPy take seconds to import. They are imported where they are used, since
-each process that only starts a notebook and waits for it does without them.
+What takes seconds to import is imported where it is used: the study's own processes do without.
 """
 
 import contextlib
@@ -69,11 +68,8 @@ class Run:
     def artifact(self, name):
         """Path of ``<notebook>/<file>`` among the artifacts.
 
-        Raises
-        ------
-        StudyError
-            If it is missing, or the graph does not say that this notebook reads from that one. In
-            JupyterLab, where `MAY_READ` is not set, everything may be read.
+        `StudyError` if it is missing, or if the study executes this notebook and its graph does not
+        say that it reads from that one.
         """
         maker, allowed = name.partition("/")[0], os.environ.get(MAY_READ)
         if allowed is not None and maker not in {self.notebook, *allowed.split(",")}:
@@ -121,25 +117,21 @@ class Run:
         display(Image(png.getvalue(), alt=caption))
 
     def finish(self, metrics, claims=(), headline=()):
-        """Publish what this notebook wrote together with its metrics.
-
-        It may be called again, as people do in JupyterLab: what was staged since then is published.
+        """Publish what this notebook has staged since the last call, and its metrics.
 
         Parameters
         ----------
         metrics : dict
             Names ``<model>.<split>.<metric>`` to numbers or `ae_lib.metrics.Interval`.
         claims : sequence of (claim, measured, baseline, verdict)
-            For the report's front page. What is measured, and the baseline, are names of metrics,
-            or shown as their ``str``.
+            For the front page; measured and baseline are names of metrics, or shown as text.
         headline : sequence of str
-            Metrics that stand in a table of results; those that a claim names are added. Only these
-            are published and compared with the published value.
+            Metrics that stand in a table of results. They and those that claims name are compared
+            with their published values.
 
         Returns
         -------
         Comparison
-            Of the headline metrics with the reference.
 
         Raises
         ------
