@@ -1,22 +1,41 @@
-"""The helper library of the reference study of autoencoders on MNIST.
+"""The library of the study: data → models → training → metrics → figures → run, in this order."""
 
-One direction: ``data`` → ``models`` → ``callbacks`` → ``training`` → ``variational`` → ``metrics``, ``strokes`` → ``probes``,
-``anomaly``, ``codec``, ``few_labels`` → ``scorecard``, ``standings`` → ``figures`` → ``runs`` → ``benchmark`` → ``report`` →
-``cells`` → ``sweep`` → ``reference``. A module imports only from its left.
-"""
-
+import contextlib
 import os
-
-# TensorFlow's C++ start-up lines would land in every stored notebook's stderr. They go quiet only with both variables,
-# and only if these are set before TensorFlow is imported: hence here, and hence ae_lib before keras in the notebooks.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
-# XLA copies each weight matrix before it is updated, unless it may look at which operations still read the old one.
-# Without the copies an epoch takes 3 % less, and gives the same weights, bit for bit. Read before XLA is first used.
-XLA_FLAGS = "--xla_cpu_copy_insertion_use_region_analysis=true"
-os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
+import sys
+import warnings
 
 
 class StudyError(Exception):
-    """A mistake that its reader can mend; the message says what was found, what was expected and what to do."""
+    """A mistake that its reader can fix: what was found, what was expected, what to do."""
+
+
+if "tensorflow" in sys.modules and os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0":
+    warnings.warn(
+        "TensorFlow was imported before ae_lib, so oneDNN stays on and numbers may round "
+        "differently from the study's: import ae_lib first.",
+        stacklevel=2,
+    )
+if "keras" in sys.modules and sys.modules["keras"].config.backend() != "tensorflow":
+    raise StudyError(
+        f"Keras runs on {sys.modules['keras'].config.backend()}; expected tensorflow: set "
+        "KERAS_BACKEND=tensorflow, or import ae_lib before keras."
+    )
+# Read when Keras is imported: whatever is configured, the study's numbers are TensorFlow's.
+os.environ["KERAS_BACKEND"] = "tensorflow"
+# Read when TensorFlow is imported; oneDNN rounds differently.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
+@contextlib.contextmanager
+def silenced_stderr():
+    """Drop what C++ writes: TensorFlow's import reports a missing GPU whatever the log level."""
+    with open(os.devnull, "w") as nowhere:
+        stderr = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)

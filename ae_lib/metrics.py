@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from ae_lib import silenced_stderr
 from ae_lib.data import SIDE
 
 import numpy as np
@@ -88,8 +89,8 @@ def ssim(x, y):
     Gaussian window of 11 pixels, σ 1.5, K1 0.01, K2 0.03, as in Wang, Bovik, Sheikh and Simoncelli,
     "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13, 2004.
     """
-    import ae_lib.quiet  # noqa: F401, I001
-    import tensorflow as tf  # here, so that notebooks without a network start at once
+    with silenced_stderr():
+        import tensorflow as tf  # here, so that notebooks without a network start at once
 
     pairs = [np.asarray(images, "float32").reshape(-1, SIDE, SIDE, 1) for images in (x, y)]
     return tf.image.ssim(*pairs, max_val=1.0).numpy().astype("float64")

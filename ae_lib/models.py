@@ -3,27 +3,24 @@
 import math
 from typing import NamedTuple
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
-from ae_lib import StudyError
+from ae_lib import StudyError, silenced_stderr
+from ae_lib.data import whole_number
 
-import keras
 import numpy as np
-import tensorflow as tf
-from keras import layers
 
-# Of random numbers in a compiled graph: left to choose, XLA takes one that needs 440 ns a number on a CPU, this needs 7.
+with silenced_stderr():
+    import keras
+    import tensorflow as tf
+    from keras import layers
+
+# Of random numbers in a compiled graph. XLA's own choice takes 440 ns a number on a CPU, this 7.
 GENERATOR = "philox"
+# XLA's code for convolutions on a CPU takes some thirty times as long as TensorFlow's kernels.
+SLOW_WITH_XLA = tuple(getattr(layers, name) for name in dir(layers) if "Conv" in name)
 
 
 class Autoencoder(NamedTuple):
-    """An autoencoder and its two halves, which share its weights.
-
-    Attributes
-    ----------
-    autoencoder : keras.Model, (n, 784) → (n, 784)
-    encoder : keras.Model, (n, 784) → (n, latent_dim)
-    decoder : keras.Model, (n, latent_dim) → (n, 784)
-    """
+    """An autoencoder (n, 784) → (n, 784), its encoder and its decoder, which share its weights."""
 
     autoencoder: keras.Model
     encoder: keras.Model
@@ -33,168 +30,94 @@ class Autoencoder(NamedTuple):
 def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32, bottleneck="linear"):
     """Build the fully connected autoencoder; by default 784-256-128-32-128-256-784.
 
-    Hidden layers are ReLU. The bottleneck is linear by default, so that a code may use both signs; without hidden layers,
-    with a linear output and squared error, the network would be PCA. The output is a sigmoid, since pixels lie in [0, 1].
+    Hidden layers (``hidden`` units in the encoder, mirrored in the decoder) are ReLU, the code of
+    ``latent_dim`` units is "linear", so that it has both signs, or "relu", and the output is a
+    sigmoid, since pixels lie in [0, 1]. See Hinton and Salakhutdinov, "Reducing the dimensionality
+    of data with neural networks", Science 313, 2006.
 
-    Parameters
-    ----------
-    input_dim : int
-        Number of pixels of a flattened image.
-    hidden : sequence of int
-        Units of the encoder's hidden layers; the decoder mirrors them.
-    latent_dim : int
-        Units of the bottleneck.
-    bottleneck : {"linear", "relu"}
-        Its activation.
-
-    Returns
-    -------
-    Autoencoder
-        Not compiled. Initial weights follow `keras.utils.set_random_seed`.
-
-    Raises
-    ------
-    StudyError
-        If the units of a layer are not a whole number of at least 1, or the bottleneck is neither.
-
-    References
-    ----------
-    Hinton and Salakhutdinov, "Reducing the dimensionality of data with neural networks", Science 313, 2006.
+    All builders return an `Autoencoder` that is not compiled and whose initial weights follow
+    `keras.utils.set_random_seed`, and raise `StudyError` unless units are whole numbers of at
+    least 1.
     """
-    _check_units(input_dim, *hidden, latent_dim)
     if bottleneck not in ("linear", "relu"):
         raise StudyError(f"bottleneck is {bottleneck!r}; expected 'linear' or 'relu': change it.")
-    return _mirrored(
-        input_dim, hidden, latent_dim, layers.Dense(latent_dim, bottleneck, name="code")
-    )
+    latent_dim = whole_number("latent_dim", latent_dim)
+    code = layers.Dense(latent_dim, bottleneck, name="code")
+    return _mirrored(input_dim, hidden, latent_dim, code)
 
 
 def convolutional_autoencoder(input_dim=784, filters=(32, 64), latent_dim=32):
-    """Build a convolutional autoencoder whose images are flat outside, like those of all other models.
+    """Build a convolutional autoencoder, whose images are flat outside, like those of all models.
 
-    Each convolution halves the side of the image with a stride of 2; the decoder mirrors them with transposed
-    convolutions. Kernels are 3 × 3, hidden layers ReLU, the bottleneck linear, the output a sigmoid. With the default
-    values, an image is (28, 28, 1), (14, 14, 32), (7, 7, 64), then a code of 32 numbers, and back.
-
-    Parameters
-    ----------
-    input_dim : int
-        Number of pixels of a flattened square image, whose side is a multiple of 2 to the number of convolutions.
-    filters : sequence of int
-        Filters of the encoder's convolutions.
-    latent_dim : int
-        Units of the bottleneck.
-
-    Returns
-    -------
-    Autoencoder
-        Not compiled. Initial weights follow `keras.utils.set_random_seed`.
-
-    Raises
-    ------
-    StudyError
-        If filters or units are not whole numbers of at least 1, or the image is not a square that the strides divide.
-
-    References
-    ----------
-    Masci, Meier, Cireşan and Schmidhuber, "Stacked convolutional auto-encoders for hierarchical feature extraction", ICANN
-    2011. Strides take the place of its max-pooling, after Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for
-    simplicity: the all convolutional net", ICLR 2015 workshop.
+    Each convolution, of ``filters`` filters, halves the side of the square image of ``input_dim``
+    pixels, which must be a multiple of 2 to the number of convolutions, by a stride of 2; the
+    decoder mirrors them with transposed convolutions. Kernels are 3 × 3, hidden layers ReLU, the
+    code of ``latent_dim`` units linear, the output a sigmoid. After Masci, Meier, Cireşan and
+    Schmidhuber, "Stacked convolutional auto-encoders for hierarchical feature extraction", ICANN
+    2011, with strides in place of max-pooling.
     """
-    _check_units(input_dim, *filters, latent_dim)
+    input_dim = whole_number("input_dim", input_dim)
+    latent_dim = whole_number("latent_dim", latent_dim)
+    filters = [whole_number("filters", count) for count in filters]
     side, multiple = math.isqrt(input_dim), 2 ** len(filters)
     if side**2 != input_dim or side % multiple:
         raise StudyError(
-            f"An image has {input_dim} pixels; expected a square whose side is a multiple of {multiple}, since each of "
-            f"{len(filters)} strides halves it: change the image's size, or the number of filters."
+            f"An image has {input_dim} pixels; expected a square whose side is a multiple of "
+            f"{multiple}, which {len(filters)} strides halve: change input_dim or filters."
         )
     small = side // multiple, side // multiple, filters[-1] if filters else 1
-    look = {"kernel_size": 3, "strides": 2, "padding": "same"}
-    inwards = [
-        layers.Conv2D(count, activation="relu", name=f"encoder_{n}", **look)
-        for n, count in enumerate(filters, 1)
+    options = {"kernel_size": 3, "strides": 2, "padding": "same", "activation": "relu"}
+    convolutions = [
+        layers.Conv2D(count, name=f"encoder_{n}", **options) for n, count in enumerate(filters, 1)
     ]
-    outwards = [
-        layers.Conv2DTranspose(count, activation="relu", name=f"decoder_{n}", **look)
+    transposed = [
+        layers.Conv2DTranspose(count, name=f"decoder_{n}", **options)
         for n, count in enumerate(reversed(filters[:-1]), 2)
     ]
-    last = layers.Conv2DTranspose(1, activation="sigmoid", name="reconstruction", **look)
-    return _composed(
-        _chain(
-            "encoder",
-            input_dim,
-            layers.Reshape((side, side, 1), name="to_square"),
-            *inwards,
-            layers.Flatten(name="to_row"),
-            layers.Dense(latent_dim, name="code"),
-        ),
-        _chain(
-            "decoder",
-            latent_dim,
-            layers.Dense(math.prod(small), activation="relu", name="decoder_1"),
-            layers.Reshape(small, name="to_square"),
-            *outwards,
-            *([last] if filters else []),
-            layers.Flatten(name="to_row"),
-        ),
-    )
+    options["activation"] = "sigmoid"
+    last = [layers.Conv2DTranspose(1, name="reconstruction", **options)] if filters else []
+    encoder = [
+        layers.Reshape((side, side, 1), name="to_square"),
+        *convolutions,
+        layers.Flatten(name="to_row"),
+        layers.Dense(latent_dim, name="code"),
+    ]
+    decoder = [
+        layers.Dense(math.prod(small), activation="relu", name="decoder_1"),
+        layers.Reshape(small, name="to_square"),
+        *transposed,
+        *last,
+        layers.Flatten(name="to_row"),
+    ]
+    return _composed(_chain("encoder", input_dim, encoder), _chain("decoder", latent_dim, decoder))
 
 
 def variational_autoencoder(input_dim=784, hidden=(500, 500), latent_dim=40, beta=1.0):
     """Build a fully connected variational autoencoder with Gaussian codes and Bernoulli pixels.
 
-    Its shape is that of `dense_autoencoder`, but for the bottleneck: the encoder's layer ``posterior`` gives the mean and the
-    logarithm of the variance of q(z | x), and the layer ``code`` is a `GaussianCode`, which draws from it in training.
-    Trained with the mean binary cross-entropy per pixel, as every model here, the loss is −ELBO / `input_dim` for β = 1.
-
-    Parameters
-    ----------
-    input_dim, hidden, latent_dim : as in `dense_autoencoder`
-    beta : float, at least 0
-        Weight of the divergence against the reconstruction (Higgins et al., "β-VAE", ICLR 2017); 1 for the ELBO.
-
-    Returns
-    -------
-    Autoencoder
-        Not compiled. Outside training its code is the mean of q(z | x). Initial weights follow
-        `keras.utils.set_random_seed`.
-
-    Raises
-    ------
-    StudyError
-        If the units of a layer are not a whole number of at least 1, or beta is negative or not finite.
-
-    References
-    ----------
-    Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014.
+    It is a `dense_autoencoder` but for its bottleneck: the encoder's layer ``posterior`` gives the
+    mean and the logarithm of the variance of q(z | x), and the layer ``code`` is a `GaussianCode`,
+    which gives the mean outside training. ``beta``, at least 0, is the weight of the KL divergence
+    (Higgins et al., "β-VAE", ICLR 2017). Trained with the mean binary cross-entropy per pixel, the
+    loss is −ELBO / ``input_dim`` for a beta of 1. See Kingma and Welling, "Auto-encoding
+    variational Bayes", ICLR 2014.
     """
-    _check_units(input_dim, *hidden, latent_dim)
+    latent_dim = whole_number("latent_dim", latent_dim)
     if not 0 <= beta < math.inf:
         raise StudyError(f"beta is {beta!r}; expected a finite number of at least 0: change it.")
     posterior = layers.Dense(2 * latent_dim, name="posterior")
-    return _mirrored(
-        input_dim, hidden, latent_dim, posterior, GaussianCode(beta / input_dim, name="code")
-    )
+    code = GaussianCode(beta / whole_number("input_dim", input_dim), name="code")
+    return _mirrored(input_dim, hidden, latent_dim, posterior, code)
 
 
 @keras.saving.register_keras_serializable(package="ae_lib")
 class GaussianCode(layers.Layer):
-    """Draw a code from a Gaussian with diagonal covariance, and add its divergence from N(0, I) to the loss.
+    """Sample a code from a Gaussian with diagonal covariance; its KL divergence is a loss.
 
-    In training, z = μ + exp(½ log σ²) ε with ε from N(0, I), so that gradients reach μ and σ (the reparametrisation of
-    Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014); otherwise z = μ. In both cases the weighted mean over
-    the batch of KL(q(z | x) ‖ N(0, I)) = ½ Σ (μ² + σ² − 1 − log σ²), as in their appendix B, is a loss of this layer.
-
-    Parameters
-    ----------
-    weight : float
-        Of the divergence, in nats per image, in the loss.
-    seed : int, optional
-        Of ε. By default it follows `keras.utils.set_random_seed`.
-
-    Notes
-    -----
-    Shapes (n, 2 d) → (n, d): the first d numbers are μ, the others log σ².
+    In training, z = μ + exp(½ log σ²) ε with ε from N(0, I), the reparametrisation of Kingma and
+    Welling; otherwise z = μ. The input, shape (n, 2 d), is μ beside log σ²; the output is (n, d).
+    ``weight`` is that of the mean KL(q(z | x) ‖ N(0, I)), in nats per image, in the loss; ``seed``,
+    which by default follows `keras.utils.set_random_seed`, that of ε.
     """
 
     def __init__(self, weight=1.0, seed=None, **options):
@@ -208,9 +131,8 @@ class GaussianCode(layers.Layer):
         if not training:
             return mean
         # Keras's own normal numbers leave the generator to XLA.
-        noise = tf.random.stateless_normal(
-            tf.shape(mean), tf.cast(self.random.next(), tf.int32), alg=GENERATOR
-        )
+        seed = tf.cast(self.random.next(), tf.int32)
+        noise = tf.random.stateless_normal(tf.shape(mean), seed, alg=GENERATOR)
         return mean + keras.ops.exp(log_variance / 2) * noise
 
     def compute_output_shape(self, shape):  # noqa: D102
@@ -221,35 +143,29 @@ class GaussianCode(layers.Layer):
 
 
 def gaussian_kl(mean, log_variance):
-    """KL(N(μ, diag σ²) ‖ N(0, I)) in nats, one value per row; both shape (n, d), as arrays or tensors."""
+    """KL(N(μ, diag σ²) ‖ N(0, I)) in nats, one value per row; both shape (n, d)."""
     terms = keras.ops.square(mean) + keras.ops.exp(log_variance) - 1 - log_variance
     return keras.ops.sum(terms, axis=-1) / 2
 
 
-def _check_units(*units):
-    for number in units:
-        if not isinstance(number, int) or number < 1:
-            raise StudyError(
-                f"A layer has {number!r} units; expected a whole number of at least 1: change hidden, filters or latent_dim."
-            )
-
-
 def _mirrored(input_dim, hidden, latent_dim, *bottleneck):
-    encoder = _chain("encoder", input_dim, *_hidden("encoder", hidden), *bottleneck)
+    # The order in which layers are made decides their initial weights.
+    input_dim = whole_number("input_dim", input_dim)
+    hidden = [whole_number("hidden", count) for count in hidden]
+    encoder = _chain("encoder", input_dim, [*_hidden_layers("encoder", hidden), *bottleneck])
     output = layers.Dense(input_dim, activation="sigmoid", name="reconstruction")
-    return _composed(
-        encoder, _chain("decoder", latent_dim, *_hidden("decoder", reversed(hidden)), output)
-    )
+    decoder = _chain("decoder", latent_dim, [*_hidden_layers("decoder", hidden[::-1]), output])
+    return _composed(encoder, decoder)
 
 
-def _hidden(name, units):
+def _hidden_layers(name, units):
     return [
         layers.Dense(count, activation="relu", name=f"{name}_{n}")
         for n, count in enumerate(units, 1)
     ]
 
 
-def _chain(name, input_dim, *steps):
+def _chain(name, input_dim, steps):
     inputs = x = keras.Input((input_dim,), name=f"{name}_input")
     for layer in steps:
         x = layer(x)
@@ -258,65 +174,61 @@ def _chain(name, input_dim, *steps):
 
 def _composed(encoder, decoder):
     images = keras.Input(encoder.input_shape[1:], name="images")
-    return Autoencoder(
-        keras.Model(images, decoder(encoder(images)), name="autoencoder"), encoder, decoder
-    )
+    autoencoder = keras.Model(images, decoder(encoder(images)), name="autoencoder")
+    return Autoencoder(autoencoder, encoder, decoder)
 
 
-def reinitialized(autoencoder):
-    """Build an autoencoder of the same layers with initial weights of its own.
+def load(path):
+    """Load a trained autoencoder from a Keras file, as an `Autoencoder`."""
+    return as_autoencoder(keras.models.load_model(path))
 
-    Parameters
-    ----------
-    autoencoder : keras.Model, as the builders of this module make them
 
-    Returns
-    -------
-    keras.Model
-        Not compiled. Its weights follow `keras.utils.set_random_seed`, as those of the builders do: a dense one is the very
-        network that `dense_autoencoder` gives under that seed; others draw theirs in another order than their builders.
-    """
-    encoder = as_autoencoder(autoencoder).encoder
-    if not _all_of(autoencoder, layers.Dense):
-        return keras.models.clone_model(autoencoder)
-    hidden, activation = (
-        [layer.units for layer in encoder.layers[1:-1]],
-        encoder.layers[-1].activation.__name__,
-    )
-    return dense_autoencoder(
-        encoder.input_shape[1], hidden, encoder.output_shape[1], activation
-    ).autoencoder
+def as_autoencoder(autoencoder):
+    """Return an autoencoder with the encoder and the decoder inside it, as an `Autoencoder`."""
+    encoder, decoder = (autoencoder.get_layer(name) for name in ("encoder", "decoder"))
+    return Autoencoder(autoencoder, encoder, decoder)
 
 
 def _inner_layers(autoencoder):
-    both = [layer for half in as_autoencoder(autoencoder)[1:] for layer in half.layers]
+    _, encoder, decoder = as_autoencoder(autoencoder)
+    both = [*encoder.layers, *decoder.layers]
     return [layer for layer in both if not isinstance(layer, layers.InputLayer)]
 
 
-def _all_of(autoencoder, kinds):
-    return all(isinstance(layer, kinds) for layer in _inner_layers(autoencoder))
+def layer_table(autoencoder):
+    """Name, units, activation and parameter count of each dense layer, input to output."""
+    return [
+        (layer.name, layer.units, layer.activation.__name__, layer.count_params())
+        for layer in _inner_layers(autoencoder)
+        if isinstance(layer, layers.Dense)
+    ]
+
+
+def reinitialized(autoencoder):
+    """Build an autoencoder, a keras.Model, of the same layers with new initial weights.
+
+    They follow `keras.utils.set_random_seed`; a fully connected one is the network that
+    `dense_autoencoder` gives under that seed.
+    """
+    if not all(isinstance(layer, layers.Dense) for layer in _inner_layers(autoencoder)):
+        return keras.models.clone_model(autoencoder)
+    _, *hidden_layers, code = as_autoencoder(autoencoder).encoder.layers
+    hidden = [layer.units for layer in hidden_layers]
+    input_dim, bottleneck = autoencoder.input_shape[1], code.activation.__name__
+    return dense_autoencoder(input_dim, hidden, code.units, bottleneck).autoencoder
 
 
 def last_hidden(encoder):
-    """The encoder up to its last hidden layer: a keras.Model, (n, 784) → (n, units), that shares its weights."""
-    names = {"code", "posterior"}
-    return keras.Model(
-        encoder.input, [layer for layer in encoder.layers if layer.name not in names][-1].output
-    )
+    """Return the encoder up to its last hidden layer, (n, 784) → (n, units), with its weights."""
+    hidden = [layer for layer in encoder.layers if layer.name not in {"code", "posterior"}]
+    return keras.Model(encoder.input, hidden[-1].output)
 
 
 def mean_encoder(encoder):
-    """An encoder that gives the mean of a code in training as well, which a classifier can be trained on.
+    """Return an encoder that gives the mean of a code in training, too, as a classifier needs it.
 
-    Parameters
-    ----------
-    encoder : keras.Model, (n, 784) → (n, latent_dim)
-
-    Returns
-    -------
-    keras.Model, (n, 784) → (n, latent_dim)
-        The encoder itself, unless it ends in a `GaussianCode`. Then a dense layer takes the place of the last two: the half
-        of ``posterior`` that gives the mean. The hidden layers are shared, and the codes equal up to rounding.
+    That is the encoder itself, unless it ends in a `GaussianCode`. Then a dense layer with a copy
+    of the means' weights takes the place of ``posterior`` and ``code``; hidden layers are shared.
     """
     if not isinstance(encoder.layers[-1], GaussianCode):
         return encoder
@@ -327,133 +239,87 @@ def mean_encoder(encoder):
     return model
 
 
-def stacked(autoencoders):
-    """Put k autoencoders of one kind side by side, so that they are trained in one go, each on its own images.
+def classifier(encoder, classes):
+    """Put a softmax layer for a number of classes on a copy of an encoder, not compiled.
 
-    They share nothing: the gradient of each depends on its own images only. The loss is the mean over all k, so each
-    gradient is k times smaller than it would be alone; Adam divides by the gradient's size and takes notice of that only
-    through its epsilon. Fully connected ones, variational ones included, become layers of k matrices each, which are one
-    product; others become branches.
-
-    Parameters
-    ----------
-    autoencoders : sequence of k keras.Model, as the builders of this module make them
-        Their weights are the initial ones. Those of fully connected ones are copied; others are taken as they are, and the
-        weights of their divergences, if they have any, are divided by k.
-
-    Returns
-    -------
-    keras.Model, (n, k, 784) → (n, k, 784)
-        Not compiled.
-
-    Raises
-    ------
-    StudyError
-        If the autoencoders have different layers.
+    The copy, the layer ``encoder.name``, has new initial weights, and the encoder does not change.
     """
-    tables = [layer_table(model) for model in autoencoders]
-    shapes = [[weights.shape for weights in model.get_weights()] for model in autoencoders]
-    if any(alike != (tables[0], shapes[0]) for alike in zip(tables, shapes, strict=True)):
+    images = keras.Input(encoder.input_shape[1:], name="images")
+    # No activation in between: the softmax gets the linear code, both signs of it.
+    codes = keras.models.clone_model(encoder)(images)
+    labels = layers.Dense(classes, activation="softmax", name="classes")(codes)
+    return keras.Model(images, labels, name="classifier")
+
+
+def stacked(autoencoders):
+    """Put k autoencoders of one kind side by side, to train them in one go, each on its own images.
+
+    Images are (n, k, 784). The gradient of each depends on its own images only. The loss is the
+    mean over all k, so each gradient is k times smaller than alone; of that Adam's step shows no
+    more than its epsilon. The models, as this module's builders make them, give the initial
+    weights; those that are not fully connected are shared.
+
+    Raises `StudyError` if their layers differ, or sample codes without being fully connected.
+    """
+    kinds = [(layer_table(a), [w.shape for w in a.get_weights()]) for a in autoencoders]
+    if any(kind != kinds[0] for kind in kinds):
         raise StudyError(
-            "The autoencoders have different layers; expected the same units in each: build them alike."
+            "The autoencoders have different layers; expected equal ones: build them alike."
         )
-    if not _all_of(autoencoders[0], (layers.Dense, GaussianCode)):
-        return _branches(autoencoders)
+    inner = _inner_layers(autoencoders[0])
+    if all(isinstance(layer, layers.Dense | GaussianCode) for layer in inner):
+        return _stacked_matrices(autoencoders, inner)
+    if any(isinstance(layer, GaussianCode) for layer in inner):
+        raise StudyError(
+            "The autoencoders sample codes but are not fully connected; expected layers that can "
+            "be stacked: train them one by one."
+        )
+    return _branches(autoencoders)
+
+
+def _stacked_matrices(autoencoders, inner):
     k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
     images = x = keras.Input((k, input_dim), name="images")
-    for layer in _inner_layers(autoencoders[0]):
-        # The mean of a divergence is over the images of all k, and so is 1 / k of each.
-        alike = (
-            GaussianCode(layer.weight, name=layer.name)
-            if isinstance(layer, GaussianCode)
-            else _matrices(k, layer)
-        )
-        x = alike(x)
+    for layer in inner:
+        if isinstance(layer, GaussianCode):
+            # The mean KL divergence is over the images of all k, and so is 1 / k of each.
+            x = GaussianCode(layer.weight, name=layer.name)(x)
+        else:
+            options = {"activation": layer.activation, "name": layer.name, "bias_axes": "ko"}
+            # Weights follow below; zeros leave the seeds of random numbers to the codes.
+            options["kernel_initializer"] = "zeros"
+            x = layers.EinsumDense("nki,kio->nko", (k, layer.units), **options)(x)
     model = keras.Model(images, x, name="stacked")
     weights = zip(*(autoencoder.get_weights() for autoencoder in autoencoders), strict=True)
-    model.set_weights([np.stack(one) for one in weights])
+    model.set_weights([np.stack(parts) for parts in weights])
     return model
 
 
-def _matrices(k, dense):
-    return layers.EinsumDense(
-        "nki,kio->nko",
-        (k, dense.units),
-        bias_axes="ko",
-        activation=dense.activation,
-        name=dense.name,
-        kernel_initializer="zeros",
-    )
-
-
 def _branches(autoencoders):
-    k, input_dim = len(autoencoders), autoencoders[0].input_shape[1]
-    images = keras.Input((k, input_dim), name="images")
-    for autoencoder in autoencoders:
-        for layer in as_autoencoder(autoencoder).encoder.layers:
-            if isinstance(layer, GaussianCode):
-                layer.weight /= k
+    images = keras.Input((len(autoencoders), autoencoders[0].input_shape[1]), name="images")
     # Names must differ within a model.
     branches = [
-        keras.Model(a.input, a.output, name=f"autoencoder_{i}") for i, a in enumerate(autoencoders)
+        keras.Model(autoencoder.input, autoencoder.output, name=f"autoencoder_{i}")
+        for i, autoencoder in enumerate(autoencoders)
     ]
-    drawn = [branch(images[:, i]) for i, branch in enumerate(branches)]
-    return keras.Model(images, keras.ops.stack(drawn, axis=1), name="stacked")
+    reconstructed = [branch(images[:, i]) for i, branch in enumerate(branches)]
+    return keras.Model(images, keras.ops.stack(reconstructed, axis=1), name="stacked")
 
 
-def load(path):
-    """Load a trained autoencoder from a Keras file, as an `Autoencoder`."""
-    return as_autoencoder(keras.models.load_model(path))
+def compiler_for(model):
+    """Choose ``"none"`` for a model with convolutions if there is no GPU, else ``"xla"``."""
+    convolutions = any(isinstance(layer, SLOW_WITH_XLA) for layer in _all_layers(model))
+    return "none" if convolutions and not tf.config.list_physical_devices("GPU") else "xla"
 
 
-def as_autoencoder(autoencoder):
-    """The encoder and the decoder inside an autoencoder, as an `Autoencoder`."""
-    return Autoencoder(
-        autoencoder, autoencoder.get_layer("encoder"), autoencoder.get_layer("decoder")
-    )
+def _all_layers(model):
+    for layer in getattr(model, "layers", []):
+        yield layer
+        yield from _all_layers(layer)
 
 
 def predict_in_batches(network, x, size=1000):
-    """The outputs of a network, or of another callable, for all rows of ``x``, ``size`` at a time."""
+    """Return the outputs of a network, or of another callable, for all rows of x."""
     # Not `predict`, which compiles each model, and warns if many are asked one after the other.
     parts = np.split(x, range(size, len(x), size))
     return np.concatenate([np.asarray(network(part)) for part in parts])
-
-
-def layer_table(model):
-    """Names, units, activations and parameter counts of the dense layers, input to output, one tuple each."""
-    dense = [
-        layer
-        for half in as_autoencoder(model)[1:]
-        for layer in half.layers
-        if isinstance(layer, layers.Dense)
-    ]
-    return [
-        (layer.name, layer.units, layer.activation.__name__, layer.count_params())
-        for layer in dense
-    ]
-
-
-def classifier(encoder, classes):
-    """Put a softmax layer on a copy of an encoder, for training with labels.
-
-    Parameters
-    ----------
-    encoder : keras.Model, (n, ...) → (n, latent_dim)
-        Left as it is: the copy has weights of its own, and new initial ones.
-    classes : int
-        Units of the softmax layer.
-
-    Returns
-    -------
-    keras.Model, (n, ...) → (n, classes)
-        Not compiled. Its layer ``encoder.name`` is the copy. Initial weights follow `keras.utils.set_random_seed`.
-    """
-    images = keras.Input(encoder.input_shape[1:], name="images")
-    codes = keras.models.clone_model(encoder)(images)
-    # No activation in between: the code is linear, as in the autoencoder, so that both signs reach the softmax.
-    return keras.Model(
-        images,
-        layers.Dense(classes, activation="softmax", name="classes")(codes),
-        name="classifier",
-    )

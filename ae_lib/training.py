@@ -1,62 +1,51 @@
-"""Training: a whole epoch, validation included, as one compiled step of Keras's own ``fit``; seeded and resumable."""
+"""Train in compiled steps of a whole epoch, behind Keras's own ``fit``: seeded and resumable."""
 
+import contextlib
+import copy
 import hashlib
 import json
+import os
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
+from numbers import Number
+from pathlib import Path
+from typing import NamedTuple
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
-from ae_lib.callbacks import INITIAL, KeptState, Progress, StopOnNonFiniteLoss, plain_attributes
-from ae_lib.models import GENERATOR
+from ae_lib.data import whole_number
+from ae_lib.models import GENERATOR, compiler_for
 
 import keras
 import numpy as np
 import tensorflow as tf
+from IPython import get_ipython
+from IPython.display import clear_output
+from tqdm import tqdm
 
-# XLA's code for convolutions on a CPU takes some thirty times as long as TensorFlow's own kernels.
-SLOW_WITH_XLA = tuple(getattr(keras.layers, name) for name in dir(keras.layers) if "Conv" in name)
+VALIDATION_BATCH = 1000
+fold_in = tf.random.experimental.stateless_fold_in
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; the defaults are the study's.
+    """How to train; the defaults are the study's."""
 
-    Attributes
-    ----------
-    epochs : int, at least 1
-        Passes over the training images.
-    batch_size : int, at least 1
-        Images per Adam step; the last batch of an epoch may be smaller.
-    learning_rate : float, above 0, or keras.optimizers.schedules.LearningRateSchedule
-        Adam's step size. A schedule counts Adam steps, not epochs.
-    seed : int, at least 0
-        Of the order of the minibatches.
-    compiler : str
-        ``"xla"`` or ``"none"``; ``"auto"`` leaves it to `compiler_for`. They round differently.
-    """
-
-    epochs: int = 50
-    batch_size: int = 256
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3
-    seed: int = 0
-    compiler: str = "auto"
+    epochs: int = 50  # at least 1
+    batch_size: int = 256  # images per step of Adam, at least 1; the last batch may be smaller
+    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3  # counts steps
+    seed: int = 0  # at least 0; of the order of the images and of the task's random numbers
+    compiler: str = "auto"  # "xla" or "none", which round differently, or as `compiler_for` says
 
     def __post_init__(self):
         """Refuse values that cannot train."""
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise StudyError(
-                    f"{name} is {value!r}; expected a whole number of at least {least}: change it."
-                )
-        rate = self.learning_rate
-        if (
-            not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
-            and not 0 < rate < np.inf
-        ):
+            # Python's integers from NumPy's; a frozen dataclass has no other way to set them.
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        rate, schedules = self.learning_rate, keras.optimizers.schedules
+        if not isinstance(rate, schedules.LearningRateSchedule) and not 0 < rate < np.inf:
             raise StudyError(
-                f"learning_rate is {rate!r}; expected a number above 0, or a Keras schedule: change it."
+                f"learning_rate is {rate!r}; expected a number above 0 or a schedule: change it."
             )
         if self.compiler not in ("auto", "xla", "none"):
             raise StudyError(
@@ -66,15 +55,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Reconstruct:
-    """The task of an autoencoder: to draw the image that it is shown.
+    """The task of an autoencoder: reconstruct the input image.
 
-    A task is called in the graph with a minibatch of images, float32 in [0, 1], and a seed of two integers, and gives what
-    the network is shown and what it has to draw.
+    A task is called in the graph with a minibatch of images, float32 in [0, 1], and a seed of two
+    integers for the epoch and the step. It returns the network's input and its target.
     """
 
-    codes_are_drawn = (
-        False  # whether validation, too, draws codes from what the encoder says of them
-    )
+    samples_codes_in_validation = False
 
     def __call__(self, images, seed):  # noqa: D102
         return images, images
@@ -82,176 +69,133 @@ class Reconstruct:
 
 @dataclass(frozen=True)
 class Denoise(Reconstruct):
-    """The task of a denoising autoencoder: to draw the clean image when it is shown a noisy one.
+    """The task of a denoising autoencoder: reconstruct the clean image from a noisy one.
 
-    Gaussian noise is added and the sum cut to [0, 1]. Each image has noise of a standard deviation of its own, uniform
-    between two.
-
-    Attributes
-    ----------
-    least, most : float
-        Standard deviations, in the pixels' unit.
-
-    References
-    ----------
-    Vincent, Larochelle, Lajoie, Bengio and Manzagol, "Stacked denoising autoencoders", JMLR 11, 2010.
+    Gaussian noise is added and the sum clipped to [0, 1]; its standard deviation is uniform from
+    ``least`` to ``most``, in the pixels' unit, for each image. See Vincent, Larochelle, Lajoie,
+    Bengio and Manzagol, "Stacked denoising autoencoders", JMLR 11, 2010.
     """
 
     least: float = 0.0
     most: float = 0.5
 
     def __post_init__(self):
-        """Refuse levels that are none."""
+        """Refuse limits that are no standard deviations."""
         if not 0 <= self.least <= self.most < np.inf:
             raise StudyError(
-                f"The noise goes from {self.least!r} to {self.most!r}; expected two standard deviations of at least 0, the "
-                "smaller first: change them."
+                f"The noise goes from {self.least!r} to {self.most!r}; expected two standard "
+                "deviations of at least 0, the smaller first: change them."
             )
 
     def __call__(self, images, seed):  # noqa: D102
         per_image = [images.shape[0], *[1] * (len(images.shape) - 1)]
-        level = tf.random.stateless_uniform(per_image, seed, self.least, self.most, alg=GENERATOR)
+        std = tf.random.stateless_uniform(per_image, seed, self.least, self.most, alg=GENERATOR)
         noise = tf.random.stateless_normal(images.shape, seed + 1, alg=GENERATOR)
-        return tf.clip_by_value(images + level * noise, 0.0, 1.0), images
+        return tf.clip_by_value(images + std * noise, 0.0, 1.0), images
 
 
 @dataclass(frozen=True)
 class Binarise(Reconstruct):
-    """The task of a variational autoencoder with Bernoulli pixels: to draw the binary image that it is shown.
+    """The task of a variational autoencoder with Bernoulli pixels: reconstruct a binary image.
 
-    Each pixel is 1 with its grey value as probability, drawn anew in every epoch, as in Burda, Grosse and Salakhutdinov,
-    "Importance weighted autoencoders", ICLR 2016. Validation draws the codes, too, so that its loss is −ELBO as well.
+    Each pixel is 1 with its grey value as probability, sampled in every epoch, as in Burda, Grosse
+    and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016. Codes are sampled in
+    validation, too, so that its loss is −ELBO.
     """
 
-    codes_are_drawn = True
+    samples_codes_in_validation = True
 
     def __call__(self, images, seed):  # noqa: D102
-        binary = tf.cast(
-            tf.random.stateless_uniform(images.shape, seed, alg=GENERATOR) < images, tf.float32
-        )
+        uniform = tf.random.stateless_uniform(images.shape, seed, alg=GENERATOR)
+        binary = tf.cast(uniform < images, tf.float32)
         return binary, binary
 
 
-# What the study's models are trained for, by the names under which their metrics are kept; the others reconstruct.
+# Tasks of the study's models, by the names under which their metrics stand; others reconstruct.
 TASKS = {"denoising": Denoise(), "denoising_conv": Denoise(), "vae": Binarise()}
 
 
-def compiler_for(model):
-    """What ``"auto"`` means for a model: ``"none"`` if it has convolutions and there is no GPU, else ``"xla"``."""
-    convolutions = any(isinstance(layer, SLOW_WITH_XLA) for layer in _layers(model))
-    return "none" if convolutions and not tf.config.list_physical_devices("GPU") else "xla"
-
-
-def _layers(model):
-    for layer in getattr(model, "layers", []):
-        yield layer
-        yield from _layers(layer)
-
-
 def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, task=Reconstruct()):  # noqa: B008  # frozen
-    """Train an autoencoder, with Adam and binary cross-entropy, plus what losses its layers have of their own.
+    """Train an autoencoder with Adam and binary cross-entropy, plus the losses of its layers.
 
-    A whole epoch (the order of the images, every minibatch, the last and smaller one included, the validation pass) is
-    one compiled step of Keras's own ``fit``, which saves the time that Keras otherwise spends between minibatches.
-    The same initial weights, settings and machine give bit-identical weights, whether a run was interrupted or not.
+    A whole epoch, validation included, is one compiled step of Keras's own ``fit``, which saves the
+    time that Keras otherwise spends between minibatches. The same initial weights, settings and
+    machine give bit-identical weights, whether a run was interrupted or not.
 
     Parameters
     ----------
     model : keras.Model, (n, ...) → (n, ...)
-        Compiled and trained in place.
+        Compiled and trained in place. Whatever ends training early, it has the weights of its last
+        whole and finite epoch.
     x_train, x_val : arrays, shape (n, ...)
-        Training and validation images: uint8, divided by 255 in the graph, or float32 in [0, 1].
+        Images: uint8, divided by 255 in the graph, or float32 in [0, 1].
     settings : Settings
     callbacks : sequence of keras.callbacks.Callback
-        They see epochs, and one batch per epoch.
+        They see the model, its epochs, and one batch per epoch. A resumed run does not know their
+        state: `keras.callbacks.EarlyStopping`, for example, starts to wait again.
     checkpoint_folder : path, optional
-        Where the state is kept after each epoch until training ends, so that the same call, made again after an
-        interruption, goes on from there. A call with another configuration (model, initial weights, images, settings
-        but for ``epochs``, callbacks, task, versions) does not see it.
+        Where a checkpoint is written after each epoch until training ends, so that the same call
+        resumes after an interruption. A call with another configuration (model, initial weights,
+        images, settings but for ``epochs``, callbacks, task, versions) ignores it.
     task : Reconstruct, Denoise or Binarise
-        What the network is shown and what it has to draw. What is random in it depends on the seed, the epoch and the step;
-        in validation on the seed and the step alone. Codes are drawn by the model's own layer, whose state is kept with the
-        weights and goes on from epoch to epoch, in validation as well.
 
     Returns
     -------
     keras.callbacks.History
-        ``loss``, the mean over the epoch's images while the weights moved; ``val_loss``, after it. In nats per pixel.
+        Of all epochs: ``loss``, the mean over the images while the weights moved, and ``val_loss``,
+        after the epoch, both in nats per pixel.
 
     Raises
     ------
     StudyError
-        If a batch is larger than the training set, images are neither uint8 nor float32, the kept state is of a later
-        epoch than the last one asked for, or a loss is not finite any more. Whatever ends training early, the model
-        then has its weights after the last whole and finite epoch.
+        If a batch is larger than the training set, images have another dtype, the checkpoint is of
+        a later epoch than the last one, or a loss is no longer finite.
     """
-    if settings.batch_size > len(x_train):
-        raise StudyError(
-            f"batch_size is {settings.batch_size} and there are {len(x_train)} training images; "
-            "expected a batch no larger than the data: lower batch_size."
-        )
-    for x in (x_train, x_val):
-        if x.dtype not in (np.uint8, np.float32):
-            raise StudyError(
-                f"The images are {x.dtype}; expected uint8, or float32 in [0, 1]: convert them."
-            )
+    _check_images(x_train, x_val, settings)
     keras.utils.set_random_seed(settings.seed)
     compiler = compiler_for(model) if settings.compiler == "auto" else settings.compiler
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     model.compile(optimizer, "binary_crossentropy", jit_compile=compiler == "xla")
     optimizer.build(model.trainable_variables)
-    kept = KeptState(model, callbacks)
+    history = keras.callbacks.History()
+    checkpoint = _Checkpoint(model, history)
     if checkpoint_folder is not None:
         configuration = _configuration(model, x_train, x_val, settings, compiler, callbacks, task)
-        kept.find(checkpoint_folder, configuration, settings.epochs)
-    model.train_step = _Epoch(model, x_train, x_val, settings, task)
+        checkpoint.resume(checkpoint_folder, configuration, settings.epochs)
+    first = checkpoint.state.epoch
+    epochs = first if checkpoint.state.stopped else settings.epochs
     try:
-        return model.fit(
-            _epochs(len(x_train), settings, first=kept.epoch),
-            initial_epoch=kept.epoch,
-            epochs=kept.epoch if kept.stopped else settings.epochs,
-            steps_per_epoch=1,
-            shuffle=False,  # the permutations are the shuffling
-            callbacks=[
-                StopOnNonFiniteLoss(),
-                *callbacks,
-                keras.callbacks.History(),  # before what keeps it
-                kept,
-                Progress(len(x_train)),
-            ],
-            verbose=0,
-        )
-    except BaseException:  # Ctrl-C included, which may come between an epoch and what is kept of it
-        kept.restore()
+        with _progress(first, epochs) as progress:
+            parts = [_StopAtNonFiniteLoss(), *callbacks, history, checkpoint, progress]
+            return _EpochTrainer(model, x_train, x_val, settings, task).fit(
+                _epochs(len(x_train), settings, first),
+                initial_epoch=first,
+                epochs=epochs,
+                steps_per_epoch=1,
+                shuffle=False,  # the permutations are the shuffling
+                callbacks=keras.callbacks.CallbackList(parts, model=model, epochs=epochs, steps=1),
+                verbose=0,
+            )
+    except BaseException:  # Ctrl-C included
+        checkpoint.restore()
         raise
-    finally:  # an ordinary model again
-        del model.train_step
-        model.train_function = None
 
 
-def _configuration(model, x_train, x_val, settings, compiler, callbacks, task):
-    """Everything that the weights depend on, but for the machine and the number of epochs."""
-    return {
-        "model": hashlib.sha256(json.dumps(model.get_config(), default=str).encode()).hexdigest(),
-        INITIAL: [_sha256(variable.numpy()) for variable in model.variables],
-        "training images": _sha256(x_train),
-        "validation images": _sha256(x_val),
-        "batch_size": settings.batch_size,
-        "learning_rate": str(keras.saving.serialize_keras_object(settings.learning_rate)),
-        "seed": settings.seed,
-        "compiler": compiler,
-        "task": str(task),
-        "callbacks": [[type(c).__name__, plain_attributes(c)] for c in callbacks],
-        "versions": {name: version(name) for name in ("tensorflow", "keras")},
-    }
-
-
-def _sha256(x):
-    return f"{x.dtype} {x.shape} {hashlib.sha256(np.ascontiguousarray(x)).hexdigest()}"
+def _check_images(x_train, x_val, settings):
+    if settings.batch_size > len(x_train):
+        raise StudyError(
+            f"batch_size is {settings.batch_size} and there are {len(x_train)} training images; "
+            "expected a batch no larger than the data: lower batch_size."
+        )
+    if not {x_train.dtype, x_val.dtype} <= {np.dtype("uint8"), np.dtype("float32")}:
+        raise StudyError(
+            f"The images are {x_train.dtype} and {x_val.dtype}; expected uint8, or float32 in "
+            "[0, 1]: convert them."
+        )
 
 
 def _epochs(n, settings, first=0):
-    """Seed and order of the training images of each epoch, which depend on nothing but the seed and the epoch."""
+    """Seed and order of the training images of each epoch, which the seed and its number decide."""
 
     def epoch(number):
         seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
@@ -260,42 +204,49 @@ def _epochs(n, settings, first=0):
     return tf.data.Dataset.range(first, max(settings.epochs, first + 1)).map(epoch)
 
 
-class _Epoch:
-    """A training step that is a whole epoch: its data are a seed and one permutation of the training images."""
+class _EpochTrainer(keras.Model):
+    """A model whose training step, given a seed and a permutation, is an epoch of a network."""
 
-    def __init__(self, model, x_train, x_val, settings, task):
-        self.model, self.settings, self.task = model, settings, task
-        # Variables, since constants would become part of the compiled program. So would 255, and XLA would multiply
-        # by its reciprocal, which rounds differently from the division that everything else is scaled by.
+    def __init__(self, network, x_train, x_val, settings, task):
+        super().__init__()
+        self.network, self.settings, self.task = network, settings, task
+        # Variables, since constants would become part of the compiled program. So would 255, and
+        # XLA would multiply by its reciprocal, which rounds differently from the division.
         self.x_train, self.x_val, self.white = (
             tf.Variable(x, trainable=False) for x in (x_train, x_val, np.float32(255))
         )
+        self.compile(network.optimizer, jit_compile=network.jit_compile)
 
-    def __call__(self, data):
-        model, (seed, permutation) = self.model, data
+    # Callbacks see the network, and Keras's `fit` asks its own model for these two.
+    history = property(lambda self: self.network.history)
+    stop_training = property(
+        lambda self: self.network.stop_training,
+        lambda self, value: setattr(self.network, "stop_training", value),
+    )
+
+    def train_step(self, data):
+        network, (seed, permutation) = self.network, data
 
         def batch(indices, step):
-            x, y = self.task(self._images(self.x_train, indices), _fold_in(seed, step))
+            x, y = self.task(self._images(self.x_train, indices), fold_in(seed, step))
             with tf.GradientTape() as tape:
-                loss = model.compute_loss(x=x, y=y, y_pred=model(x, training=True))
-            model.optimizer.apply(
-                tape.gradient(loss, model.trainable_variables), model.trainable_variables
-            )
+                loss = network.compute_loss(x=x, y=y, y_pred=network(x, training=True))
+            weights = network.trainable_variables
+            network.optimizer.apply(tape.gradient(loss, weights), weights)
             return loss
 
         def validation_batch(indices, step):
-            # No epoch has this number: validation's randomness is its own, and the same in every epoch.
-            x, y = self.task(
-                self._images(self.x_val, indices), _fold_in([self.settings.seed, -1], step)
-            )
-            return model.compute_loss(x=x, y=y, y_pred=model(x, training=self.task.codes_are_drawn))
+            # No epoch has the number -1: validation's random numbers are the same in every epoch.
+            validation_seed = fold_in([self.settings.seed, -1], step)
+            x, y = self.task(self._images(self.x_val, indices), validation_seed)
+            predicted = network(x, training=self.task.samples_codes_in_validation)
+            return network.compute_loss(x=x, y=y, y_pred=predicted)
 
-        n = self.x_val.shape[0]
+        n, n_val, size = self.x_train.shape[0], self.x_val.shape[0], self.settings.batch_size
+        val_indices, val_size = tf.range(n_val), min(VALIDATION_BATCH, n_val)
         return {
-            "loss": _mean_over_batches(
-                batch, permutation, self.x_train.shape[0], self.settings.batch_size
-            ),
-            "val_loss": _mean_over_batches(validation_batch, tf.range(n), n, min(1000, n)),
+            "loss": _mean_over_batches(batch, permutation, n, size),
+            "val_loss": _mean_over_batches(validation_batch, val_indices, n_val, val_size),
         }
 
     def _images(self, x, indices):
@@ -303,12 +254,8 @@ class _Epoch:
         return tf.cast(x, tf.float32) / self.white if x.dtype == tf.uint8 else x
 
 
-def _fold_in(seed, step):
-    return tf.random.experimental.stateless_fold_in(seed, step)
-
-
 def _mean_over_batches(function, indices, n, size):
-    """Mean over n images of a function of minibatches; the last one, shorter, has a shape of its own in the graph."""
+    """Mean over n images of a function of minibatches, of which the last may be shorter."""
     full = n // size
 
     def step(i, total):
@@ -320,3 +267,150 @@ def _mean_over_batches(function, indices, n, size):
     if n % size:
         total += (n % size) * function(indices[full * size :], full)
     return total / n
+
+
+class _StopAtNonFiniteLoss(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            if not np.isfinite(value):
+                raise StudyError(
+                    f"{name} is {value} after epoch {epoch + 1}; expected a finite number: lower "
+                    "learning_rate, and check the images for values outside [0, 1]. The model has "
+                    f"its weights after epoch {epoch}."
+                )
+
+
+@contextlib.contextmanager
+def _progress(first, epochs):
+    """A callback with a bar over epochs, cleared in a notebook, so that no stored copy has it."""
+    # tqdm's own callback for Keras writes to a notebook's stderr where ipywidgets is missing.
+    with tqdm(total=epochs, initial=first, unit="epoch", file=sys.stdout) as bar:
+
+        def show(epoch, logs):
+            bar.set_postfix(logs, refresh=False)
+            bar.update()
+
+        yield keras.callbacks.LambdaCallback(on_epoch_end=show)
+    if get_ipython():
+        clear_output()
+
+
+class _State(NamedTuple):
+    arrays: list  # values of all that training changes
+    epoch: int
+    stopped: bool
+    history: dict
+
+
+class _Checkpoint(keras.callbacks.Callback):
+    """The state after the last whole epoch: in memory and, with a folder, in a file."""
+
+    def __init__(self, network, history):
+        super().__init__()
+        self.network, self.history, self.path, self.warned = network, history, None, False
+        self.variables = [*network.variables, *network.optimizer.variables]
+        self.state = self._now(0)
+
+    def _now(self, epoch):
+        arrays = [variable.numpy().copy() for variable in self.variables]
+        history = copy.deepcopy(self.history.history)
+        return _State(arrays, epoch, self.network.stop_training, history)
+
+    def resume(self, folder, configuration, epochs):
+        """Take the state of an interrupted run from a folder, and write to it from now on.
+
+        That run began with the network's weights, or ended with them: the network is then the one
+        that was interrupted.
+        """
+        prefix, weights = _digest(configuration), self.state.arrays[: len(self.network.variables)]
+        self.path = Path(folder) / f"{prefix}-{_digest([_sha256(w) for w in weights])}.npz"
+        began_alike = [self.path] if self.path.exists() else []
+        for path in began_alike or sorted(self.path.parent.glob(f"{prefix}-*.npz")):
+            state = _read(path)
+            if state and (began_alike or all(map(np.array_equal, weights, state.arrays))):
+                if state.epoch > epochs:
+                    raise StudyError(
+                        f"{path} is of a run interrupted after epoch {state.epoch}; expected at "
+                        f"most {epochs}: raise epochs to resume it, or remove it to restart."
+                    )
+                print(f"Training resumes after epoch {state.epoch}, where it was interrupted.")
+                self.path, self.state = path, state
+                self._assign()
+
+    def restore(self):
+        """Put the network into the last state, and write the file, which may be older."""
+        self._assign()
+        if self.path and self.state.epoch:
+            self._write()
+
+    def _assign(self):
+        for variable, array in zip(self.variables, self.state.arrays, strict=True):
+            variable.assign(array)
+
+    def on_train_begin(self, logs=None):
+        self.history.history = copy.deepcopy(self.state.history)
+        self.history.epoch = list(range(self.state.epoch))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.state = self._now(epoch + 1)
+        if self.path:
+            self._write()
+
+    def on_train_end(self, logs=None):
+        if self.path:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+
+    def _write(self):
+        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
+        arrays, *progress = self.state
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                np.savez(file, *arrays, progress=json.dumps(progress, default=float))
+            temporary.replace(self.path)
+        except OSError as error:
+            if not self.warned:
+                tqdm.write(f"Training continues, but its checkpoint cannot be written: {error}.")
+            self.warned = True
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _read(path):
+    """The state in a file, or None if it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[f"arr_{i}"] for i in range(len(file.files) - 1)]
+            return _State(arrays, *json.loads(str(file["progress"])))
+    except Exception as error:  # a damaged file can fail in any way
+        print(f"Training restarts: the checkpoint {path} cannot be read ({error}).")
+        return None
+
+
+def _configuration(model, x_train, x_val, settings, compiler, callbacks, task):
+    """What the weights depend on, but for the initial ones, the machine and the epochs."""
+    return {
+        "model": json.dumps(model.get_config(), default=str),
+        "images": [_sha256(x_train), _sha256(x_val)],
+        "settings": [settings.batch_size, settings.seed, compiler, str(task)],
+        "learning_rate": str(keras.saving.serialize_keras_object(settings.learning_rate)),
+        "callbacks": [[type(callback).__name__, _options(callback)] for callback in callbacks],
+        "versions": [version("tensorflow"), version("keras")],
+    }
+
+
+def _options(callback):
+    """Public attributes that are plain values, as texts."""
+    public = {name: value for name, value in vars(callback).items() if not name.startswith("_")}
+    plain = str | Number | None
+    return {name: str(value) for name, value in public.items() if isinstance(value, plain)}
+
+
+def _digest(values):
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sha256(x):
+    return f"{x.dtype} {x.shape} {hashlib.sha256(np.ascontiguousarray(x)).hexdigest()}"

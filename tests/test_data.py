@@ -1,5 +1,7 @@
 """Loading, checking, scaling and splitting; every bad input names what was found and what to do."""
 
+import gzip
+
 from ae_lib import StudyError, data
 
 import numpy as np
@@ -74,12 +76,12 @@ def test_as_flat_images_takes_every_layout(shape):
     [
         (np.zeros((3, 32, 32)), r"shape \(3, 32, 32\); expected"),
         (np.zeros((0, 784)), "n of at least 1"),
-        (np.zeros((3, 784), "int32"), "dtype int32; expected uint8"),
-        (np.zeros((3, 784), bool), "dtype bool; expected uint8"),
-        (np.full((3, 784), 255.0), r"range from 255 to 255; expected \[0, 1\]"),
-        (np.full((3, 784), -0.1), r"expected \[0, 1\]"),
+        (np.zeros((3, 784), "int32"), "are int32 .*; expected uint8"),
+        (np.zeros((3, 784), bool), "are bool .*; expected uint8"),
+        (np.full((3, 784), 255.0), r"range from 255 to 255; expected .* in \[0, 1\]"),
+        (np.full((3, 784), -0.1), r"from -0.1 to -0.1; expected .* in \[0, 1\]"),
         (np.full((3, 784), np.nan), "without NaN"),
-        (np.full((3, 784), np.inf), r"expected \[0, 1\]"),
+        (np.full((3, 784), np.inf), r"from inf to inf; expected .* in \[0, 1\]"),
     ],
 )
 def test_bad_images_are_refused(images, message):
@@ -87,19 +89,35 @@ def test_bad_images_are_refused(images, message):
         data.as_flat_images(images)
 
 
+SHAPES = {
+    "x_train": (60000, 28, 28),
+    "y_train": (60000,),
+    "x_test": (10000, 28, 28),
+    "y_test": (10000,),
+}
+
+
 def test_altered_mnist_is_refused(data_dir):
     """Right shapes and dtypes, wrong pixels."""
-    shapes = {
-        "x_train": (60000, 28, 28),
-        "y_train": (60000,),
-        "x_test": (10000, 28, 28),
-        "y_test": (10000,),
-    }
-    np.savez_compressed(
-        data_dir / "mnist.npz", **{key: np.zeros(shape, "uint8") for key, shape in shapes.items()}
-    )
+    zeros = {key: np.zeros(shape, "uint8") for key, shape in SHAPES.items()}
+    np.savez_compressed(data_dir / "mnist.npz", **zeros)
     with pytest.raises(StudyError, match=r"not the original MNIST \(MD5 .* fetch mnist.npz again"):
         data.load("mnist")
+
+
+def test_mnist_with_labels_of_any_integer_type_is_the_original(data_dir, arrays, monkeypatch):
+    md5 = {key: data.idx_md5(array.astype("uint8")) for key, array in arrays.items()}
+    monkeypatch.setattr(data, "MNIST_MD5", md5)
+    for dtype in ("uint8", "int32", ">i8"):
+        labels = {key: arrays[key].astype(dtype) for key in ("y_train", "y_test")}
+        np.savez(data_dir / "mnist.npz", **{**arrays, **labels})
+        mnist = data.load("mnist", validation_size=10)
+        assert mnist.md5 == md5
+        assert mnist.y_train.dtype == np.int64
+    labels = {"y_train": arrays["y_train"] - 256}  # the same bytes, other labels
+    np.savez(data_dir / "mnist.npz", **{**arrays, **labels})
+    with pytest.raises(StudyError, match="y_train .* not the original MNIST"):
+        data.load("mnist", validation_size=10)
 
 
 def test_truncated_file_is_refused(data_dir, arrays):
@@ -137,7 +155,7 @@ def test_pickled_objects_are_never_loaded(data_dir, arrays, tmp_path):
             return (open, (str(tmp_path / "sprung"), "w"))
 
     np.savez(data_dir / "mnist.npz", **{**arrays, "x_train": np.array([Trap()], dtype=object)})
-    with pytest.raises(StudyError, match="pickled objects, which are never loaded"):
+    with pytest.raises(StudyError, match="without pickled objects, which are never loaded"):
         data.load("mnist")
     assert not (tmp_path / "sprung").exists()
 
@@ -210,3 +228,29 @@ def test_local_file_is_found_in_both_places(data_dir, tmp_path):
     assert data.local_file("mnist") == cached
     (data_dir / "mnist.npz").touch()
     assert data.local_file("mnist") == data_dir / "mnist.npz"
+
+
+def test_local_file_knows_how_keras_keeps_fashion_mnist(tmp_path, monkeypatch):
+    """Keras itself writes the files, from a folder in place of the network."""
+    from keras.datasets import fashion_mnist
+
+    def get_file(fname, origin, cache_subdir):
+        assert data.local_file("fashion_mnist") is None
+        path = tmp_path / "keras" / cache_subdir / fname
+        path.parent.mkdir(parents=True, exist_ok=True)
+        count = 60 if "train" in fname else 20
+        size = 8 + count if "labels" in fname else 16 + count * 784
+        path.write_bytes(gzip.compress(bytes(size)))
+        return str(path)
+
+    monkeypatch.setitem(fashion_mnist.load_data.__globals__, "get_file", get_file)
+    assert len(data.load("fashion_mnist", validation_size=10).x_test) == 20
+    assert data.local_file("fashion_mnist").is_file()
+
+
+def test_local_file_is_none_where_load_looks_elsewhere(data_dir, tmp_path):
+    cache = tmp_path / "keras" / "datasets"
+    cache.mkdir(parents=True)
+    for path in (cache / "fashion_mnist.npz", cache / "mine.npz", data_dir / "digits.npz"):
+        path.touch()
+        assert data.local_file(path.stem) is None

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.data import PIXELS, SIDE
 from ae_lib.metrics import Interval, entropy

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 
 # Their parts stand in modules of their own, and serve the codec only.

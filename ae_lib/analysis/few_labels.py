@@ -1,6 +1,5 @@
 """Learn from few labels: balanced draws, propagation on a graph of codes, and fine-tuning."""
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.training import compiler_for
 

@@ -5,7 +5,6 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError
 from ae_lib.models import predict_in_batches
 

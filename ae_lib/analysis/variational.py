@@ -6,7 +6,6 @@ q(z | x) = N(μ, diag σ²). All likelihoods are in nats per image.
 
 from dataclasses import dataclass
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError, models
 
 import keras

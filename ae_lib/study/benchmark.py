@@ -16,7 +16,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import ae_lib.quiet  # noqa: F401  # before keras, which imports TensorFlow
 from ae_lib import StudyError, data, models, training
 
 import keras
