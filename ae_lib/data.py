@@ -90,13 +90,22 @@ def load(name="mnist", validation_size=None):
     """
     arrays, source = _find(name)
     md5 = {key: idx_md5(arrays[key]) for key in MNIST_MD5}
-    if name == "mnist":
-        _check_is_mnist(md5, source)
-    size = _validation_size(name, len(arrays["x_train"]), validation_size)
-    x, y = arrays["x_train"].reshape(-1, PIXELS), arrays["y_train"].astype("int64")
+    for key in MNIST_MD5 if name == "mnist" else []:
+        if md5[key] != MNIST_MD5[key]:
+            raise StudyError(
+                f"{key} of {source} is not the original MNIST (MD5 {md5[key]} as IDX; expected "
+                f"{MNIST_MD5[key]}): fetch mnist.npz again, or give your own images another name."
+            )
+    x, y, n = arrays["x_train"].reshape(-1, PIXELS), arrays["y_train"], len(arrays["y_train"])
+    size = VALIDATION_SIZES.get(name, n // 6) if validation_size is None else validation_size
+    if not 1 <= size < n:
+        raise StudyError(
+            f"validation_size is {size}; expected 1 to {n - 1} of {n} training images: change it."
+        )
     title = TITLES.get(name, f"{name} (not MNIST)")
-    test = arrays["x_test"].reshape(-1, PIXELS), arrays["y_test"].astype("int64")
-    return Dataset(name, title, source, x[size:], y[size:], x[:size], y[:size], *test, md5)
+    y, y_test = y.astype("int64"), arrays["y_test"].astype("int64")
+    parts = x[size:], y[size:], x[:size], y[:size], arrays["x_test"].reshape(-1, PIXELS), y_test
+    return Dataset(name, title, source, *parts, md5)
 
 
 def as_flat_images(images):
@@ -118,8 +127,8 @@ def as_flat_images(images):
     if not (np.issubdtype(images.dtype, np.floating) and images.min() >= 0 and images.max() <= 1):
         raise StudyError(
             f"The images are {images.dtype} and range from {images.min():g} to {images.max():g}; "
-            "expected uint8 in [0, 255], or floating point in [0, 1] without NaN: convert them with "
-            ".astype('uint8'), or scale them."
+            "expected uint8 in [0, 255], or floating point in [0, 1] without NaN: convert them "
+            "with .astype('uint8'), or scale them."
         )
     return flat.astype("float32")
 
@@ -165,9 +174,9 @@ def download(name):
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
     except Exception as error:  # Keras raises bare Exception for a failed download
         raise StudyError(
-            f"{TITLES[name]} is not in $AE_DATA_DIR nor in Keras's cache, and "
-            f"Keras could not download it ({error}): connect to the network, or set AE_DATA_DIR "
-            f"to a folder with {name}.npz."
+            f"{TITLES[name]} is neither in AE_DATA_DIR ({os.environ.get('AE_DATA_DIR')}) nor in "
+            f"Keras's cache, and Keras could not download it ({error}): connect to the network, or "
+            f"set AE_DATA_DIR to a folder with {name}.npz."
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -183,8 +192,8 @@ def _find(name):
     if name in KERAS_FILES:
         return _check_arrays(download(name), "keras.datasets"), f"keras.datasets.{name}"
     raise StudyError(
-        f"There is no data set {name!r}: expected one of {', '.join(TITLES)}, or your own file "
-        f"$AE_DATA_DIR/{name}.npz."
+        f"There is no data set {name!r}: expected one of {', '.join(TITLES)}, or your own "
+        f"{name}.npz in AE_DATA_DIR, which is {os.environ.get('AE_DATA_DIR') or 'not set'}."
     )
 
 
@@ -229,25 +238,6 @@ def _check_arrays(arrays, where):
                 f"shape ({len(x)},): give one label per image, zeros if there are none."
             )
     return arrays
-
-
-def _check_is_mnist(md5, source):
-    for key, expected in MNIST_MD5.items():
-        if md5[key] != expected:
-            raise StudyError(
-                f"{key} of {source} is not the original MNIST (MD5 {md5[key]} as IDX; expected "
-                f"{expected}): fetch mnist.npz again, or give your own images another name."
-            )
-
-
-def _validation_size(name, n, size):
-    if size is None:
-        size = VALIDATION_SIZES.get(name, n // 6)
-    if not 1 <= size < n:
-        raise StudyError(
-            f"validation_size is {size}; expected 1 to {n - 1} of {n} training images: change it."
-        )
-    return size
 
 
 def _digits():

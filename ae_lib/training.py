@@ -131,8 +131,8 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
         Images: uint8, divided by 255 in the graph, or float32 in [0, 1].
     settings : Settings
     callbacks : sequence of keras.callbacks.Callback
-        They see the model, its epochs, and one batch per epoch. A resumed run does not know their
-        state: `keras.callbacks.EarlyStopping`, for example, starts to wait again.
+        They see the model, its epochs, and one batch per epoch. Their state is not kept: after an
+        interruption `keras.callbacks.EarlyStopping`, for example, starts to wait again.
     checkpoint_folder : path, optional
         Where a checkpoint is written after each epoch until training ends, so that the same call
         resumes after an interruption. A call with another configuration (model, initial weights,
@@ -195,7 +195,7 @@ def _check_images(x_train, x_val, settings):
 
 
 def _epochs(n, settings, first=0):
-    """Seed and order of the training images of each epoch, which the seed and its number decide."""
+    """Seed and order of the training images of each epoch; its number and the seed decide both."""
 
     def epoch(number):
         seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
@@ -326,7 +326,7 @@ class _Checkpoint(keras.callbacks.Callback):
         self.path = Path(folder) / f"{prefix}-{_digest([_sha256(w) for w in weights])}.npz"
         began_alike = [self.path] if self.path.exists() else []
         for path in began_alike or sorted(self.path.parent.glob(f"{prefix}-*.npz")):
-            state = _read(path)
+            state = _read(path, self.state.arrays)
             if state and (began_alike or all(map(np.array_equal, weights, state.arrays))):
                 if state.epoch > epochs:
                     raise StudyError(
@@ -378,11 +378,11 @@ class _Checkpoint(keras.callbacks.Callback):
                 temporary.unlink()
 
 
-def _read(path):
-    """The state in a file, or None if it is damaged."""
+def _read(path, like):
+    """The state in a file, or None if it is damaged; ``like`` are arrays of the same shapes."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = [file[f"arr_{i}"] for i in range(len(file.files) - 1)]
+            arrays = [file[f"arr_{i}"].reshape(array.shape) for i, array in enumerate(like)]
             return _State(arrays, *json.loads(str(file["progress"])))
     except Exception as error:  # a damaged file can fail in any way
         print(f"Training restarts: the checkpoint {path} cannot be read ({error}).")

@@ -1,7 +1,7 @@
 """Learn from few labels: balanced draws, propagation on a graph of codes, and fine-tuning."""
 
 from ae_lib import StudyError
-from ae_lib.training import compiler_for
+from ae_lib.models import compiler_for
 
 import keras
 import numpy as np
