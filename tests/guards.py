@@ -1,4 +1,7 @@
-"""Guards that a green run means something. Each returns the problems it finds, as sentences; none is good."""
+"""Guards that a green run means something.
+
+Each returns the problems that it finds, as sentences; none is good.
+"""
 
 import re
 
@@ -9,89 +12,102 @@ from packaging.specifiers import SpecifierSet
 
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 COMPARED = 0.5  # the least share of the cells with text that nbval compares
+PEERS = "benchmark"  # the extra that is not locked: who wants its packages installs them
 MACHINE_PATH = re.compile(
     r"(?<![\w.$~}/])/(?:root|home|Users|tmp|private|work|mnt|opt|var)/|[A-Z]:\\\\"
 )
+SHOWN = re.compile(r"\s*(-?[\d.]+)(?: ± ([\d.]+))?")  # a number in a table, and its deviation
 
 
 def pair_agrees(script, notebook):
     """The script and its notebook hold the same cells."""
-    import jupytext
-
-    def content(path):
-        cells = jupytext.read(path).cells
-        return [
-            (cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))) for cell in cells
-        ]
-
     if not notebook.is_file():
         return [f"{script.name} has no paired notebook"]
-    return (
-        []
-        if content(script) == content(notebook)
-        else [f"{script.name} and {notebook.name} differ in content"]
-    )
+    if _content(script) != _content(notebook):
+        return [f"{script.name} and {notebook.name} differ in content"]
+    return []
+
+
+def _content(path):
+    import jupytext
+
+    cells = jupytext.read(path).cells
+    return [(cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))) for cell in cells]
+
+
+def is_what_the_code_makes(notebook, fingerprint):
+    """The stored notebook carries the fingerprint that its code, parameters and data have now."""
+    study = nbformat.read(notebook, 4).metadata.get("study", {})
+    if study.get("fingerprint") != fingerprint:
+        return [f"{notebook.name} is not what the code would make: execute and store it again"]
+    return []
 
 
 def executed_in_order(notebook):
     """Every code cell was executed, from first to last, in a fresh kernel."""
     counts = [cell.execution_count for cell in _code(notebook)]
-    return (
-        []
-        if counts == list(range(1, len(counts) + 1))
-        else [f"{notebook.name} was executed as {counts}"]
-    )
+    if counts != list(range(1, len(counts) + 1)):
+        return [f"{notebook.name} was executed as {counts}"]
+    return []
 
 
 def clean_outputs(notebook):
     """No error, no standard error and no path of a machine in a stored output."""
     problems = []
     for number, cell in enumerate(_code(notebook), 1):
+        where = f"{notebook.name}, code cell {number}"
         for output in cell.outputs:
             if output.output_type == "error" or output.get("name") == "stderr":
-                problems.append(
-                    f"{notebook.name}, code cell {number}: {output.output_type} {output.get('name', '')}"
-                )
+                problems.append(f"{where}: {output.output_type} {output.get('name', '')}")
             if MACHINE_PATH.search(_text(output)):
-                problems.append(f"{notebook.name}, code cell {number}: the path of a machine")
+                problems.append(f"{where}: the path of a machine")
     return problems
 
 
 def mostly_compared(notebook):
     """nbval compares the text of most cells that have any; pictures are not compared."""
     cells = [cell for cell in _code(notebook) if any(_has_text(output) for output in cell.outputs)]
-    share = sum(not IGNORED & set(cell.metadata.get("tags", [])) for cell in cells) / len(cells)
-    return (
-        []
-        if share >= COMPARED
-        else [f"{notebook.name}: only {share:.0%} of the cells with text are compared"]
-    )
+    compared = [cell for cell in cells if not IGNORED & set(cell.metadata.get("tags", []))]
+    if len(compared) < COMPARED * len(cells):
+        share = len(compared) / len(cells)
+        return [f"{notebook.name}: only {share:.0%} of the cells with text are compared"]
+    return []
 
 
 def versions_agree(pyproject, lock, environment):
-    """The lock satisfies pyproject.toml, carries hashes and no address; environment.yml installs that lock."""
-    problems = []
-    names = re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.]+)[^\\\n]*\\$", lock, re.M)
-    pinned = dict(names)
-    # The benchmark's peers are nobody's dependency: they are pinned where they are named, and installed by who wants them.
-    extras = pyproject["project"]["optional-dependencies"]["test"]
-    for text in pyproject["project"]["dependencies"] + extras:
-        requirement = Requirement(text)
-        if requirement.name not in pinned:
-            problems.append(f"{requirement.name} is not in the lock")
-        elif pinned[requirement.name] not in requirement.specifier:
-            problems.append(
-                f"the lock's {requirement.name} {pinned[requirement.name]} is not {requirement.specifier}"
-            )
-    entries = re.split(r"^(?=[\w.,[\]-]+==)", lock, flags=re.M)[1:]
-    problems += [
-        f"{e.split()[0]} has no hash in the lock" for e in entries if "--hash=sha256:" not in e
+    """The lock satisfies pyproject.toml, all extras but `PEERS` included, and conda installs it."""
+    return [
+        *_unsatisfied(pyproject["project"], lock),
+        *_unsafe(lock),
+        *_conda_differs(pyproject["project"], yaml.safe_load(environment)["dependencies"]),
     ]
-    if "://" in lock:
-        problems.append("the lock holds an address")
-    conda = yaml.safe_load(environment)["dependencies"]
+
+
+def _unsatisfied(project, lock):
+    pinned = dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.]+)[^\\\n]*\\$", lock, re.M))
+    extras = project["optional-dependencies"]
+    locked = [text for extra, texts in extras.items() if extra != PEERS for text in texts]
+    problems = []
+    for requirement in map(Requirement, project["dependencies"] + locked):
+        version = pinned.get(requirement.name)
+        if version is None:
+            problems.append(f"{requirement.name} is not in the lock")
+        elif version not in requirement.specifier:
+            problems.append(f"the lock's {requirement.name} {version} is not {requirement}")
+    return problems
+
+
+def _unsafe(lock):
+    entries = re.split(r"^(?=[\w.,[\]-]+==)", lock, flags=re.M)[1:]
+    without = [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry]
+    problems = [f"{name} has no hash in the lock" for name in without]
+    return problems + (["the lock holds an address"] if "://" in lock else [])
+
+
+def _conda_differs(project, conda):
+    problems = []
     python = next(item for item in conda if isinstance(item, str) and item.startswith("python="))
-    if python.split("=")[1] not in SpecifierSet(pyproject["project"]["requires-python"]):
+    if python.split("=")[1] not in SpecifierSet(project["requires-python"]):
         problems.append(f"environment.yml's {python} is outside requires-python")
     if {"pip": ["-r requirements.lock"]} not in conda:
         problems.append("environment.yml does not install requirements.lock")
@@ -100,64 +116,56 @@ def versions_agree(pyproject, lock, environment):
 
 def table_is_published(readme, reference):
     """Every row of the README's results table is what the reference says, to the digits shown."""
-    problems = []
     rows = re.findall(r"^\| [^|]*`(\w+)`[^|]*\|(.*)\|$", readme, re.M)
     header = re.search(r"^\| *score *\|(.*)\|$", readme, re.M)
     if not rows or not header:
         return ["the README has no results table"]
-    models = re.findall(r"`(\w+)`", header.group(1))
+    models, problems = re.findall(r"`(\w+)`", header.group(1)), []
     for metric, cells in rows:
         for model, cell in zip(models, cells.split("|"), strict=True):
-            entry = reference.get(f"{model}.test.{metric}")
-            shown = re.match(r"\s*(-?[\d.]+)(?: ± ([\d.]+))?", cell)
-            if (entry is None) != (shown is None):
-                problems.append(f"{model} {metric}: shown {cell.strip()!r}, published {entry}")
-                continue
-            if shown:
-                problems += _misquoted(f"{model} {metric}", entry, *shown.groups())
+            name = f"{model}.test.{metric}"
+            if name in reference or SHOWN.match(cell):
+                problems += _misquoted(name, cell, reference.get(name))
     return problems
 
 
 def claims_are_published(readme, reference):
-    """Every row that names its metrics, in a comment in its last cell, shows what the reference says of them.
+    """Every row that names its metrics, in a comment in its last cell, shows what is published.
 
-    The first name belongs to the second cell, and so on, a dash to one that shows no metric; a cell with a per cent sign shows a
-    hundred times the metric.
+    The first name belongs to the second cell, and so on, a dash to one that shows no metric; a cell
+    with a per cent sign shows a hundred times the metric.
     """
     rows = re.findall(r"^\|[^|]*\|(.*)<!-- ([\w. -]+) --> *\|$", readme, re.M)
     problems = [] if rows else ["the README has no table of claims"]
     for cells, names in rows:
         for name, cell in zip(names.split(), cells.split("|"), strict=False):
-            if name == "-":
-                continue
-            shown, entry = re.match(r"\s*(-?[\d.]+)(?: ± ([\d.]+))?", cell), reference.get(name)
-            if not shown or not entry:
-                problems.append(f"{name}: shown {cell.strip()!r}, published {entry}")
-                continue
-            problems += _misquoted(name, entry, *shown.groups(), factor=100 if "%" in cell else 1)
+            if name != "-":
+                problems += _misquoted(name, cell, reference.get(name))
     return problems
 
 
 def by_size(table):
-    """The table of a sweep over latent sizes in a reference's form: ``size_<size>.<metric>`` to mean and spread over seeds."""
+    """The table of a sweep over latent sizes in a reference's form: ``size_<size>.<metric>``."""
     groups = table.groupby("latent_dim")
-    means, spreads = groups.mean(numeric_only=True), groups.std(numeric_only=True)
-    return {
-        f"size_{size}.{name}": {"value": means.at[size, name], "spread": spreads.at[size, name]}
-        for size in means.index
-        for name in means
-    }
+    means, stds = groups.mean(numeric_only=True), groups.std(numeric_only=True)
+    entries = {}
+    for size in means.index:
+        for name in means:
+            mean = means.at[size, name]
+            entries[f"size_{size}.{name}"] = {"value": mean, "std": stds.at[size, name]}
+    return entries
 
 
-def _misquoted(name, entry, value, spread, factor=1):
-    pairs = [
-        (text, factor * entry[key]) for text, key in ((value, "value"), (spread, "spread")) if text
-    ]
-    return [
-        f"{name}: shown {text}, published {number:.6g}"
-        for text, number in pairs
-        if f"{number:.{len(text.partition('.')[2])}f}" != text
-    ]
+def _misquoted(name, cell, entry):
+    shown = SHOWN.match(cell)
+    if not shown or not entry:
+        return [f"{name}: shown {cell.strip()!r}, published {entry}"]
+    problems = []
+    for text, key in zip(shown.groups(), ("value", "std"), strict=True):
+        published = entry[key] * (100 if "%" in cell else 1)
+        if text and f"{published:.{len(text.partition('.')[2])}f}" != text:
+            problems.append(f"{name}: shown {text}, published {key} {published:.6g}")
+    return problems
 
 
 def _code(notebook):
