@@ -37,7 +37,7 @@ test: $(READY) ## style, rooms, library, guards, golden notebooks: no network, n
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests -n auto --dist worksteal --cov --cov-report=term
-	$(REPLAY) --nbval-cell-timeout=600 -n auto --dist loadscope tests/golden notebooks/13_study_latent_size.ipynb
+	$(REPLAY) --nbval-cell-timeout=600 -n auto --dist loadscope --no-loadscope-reorder tests/golden notebooks/13_study_latent_size.ipynb
 
 validate: $(READY) ## replay the MNIST notebooks, kill and resume a training: needs MNIST (WITHOUT="09 10 12")
 	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_mnist.py

@@ -292,10 +292,11 @@ def write_bytes(path, content):
 
 @contextlib.contextmanager
 def explained_write_errors(folder):
-    """Turn a full disk or a missing permission into one sentence; any other error stays itself."""
+    """Turn what hinders writing into one sentence; any other error stays itself."""
     advice = {
         "make room": {errno.ENOSPC, errno.EDQUOT},
         "change its permissions": {errno.EACCES, errno.EPERM, errno.EROFS},
+        "remove the file in its place": {errno.ENOTDIR, errno.EEXIST},
     }
     try:
         yield

@@ -9,6 +9,7 @@ import nbformat
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
 COMPARED = 0.5  # the least share of the cells with text that nbval compares
@@ -84,12 +85,13 @@ def versions_agree(pyproject, lock, environment):
 
 
 def _unsatisfied(project, lock):
-    pinned = dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.]+)[^\\\n]*\\$", lock, re.M))
+    versions = dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.]+)[^\\\n]*\\$", lock, re.M))
+    pinned = {canonicalize_name(name): version for name, version in versions.items()}
     extras = project["optional-dependencies"]
     locked = [text for extra, texts in extras.items() if extra != PEERS for text in texts]
     problems = []
     for requirement in map(Requirement, project["dependencies"] + locked):
-        version = pinned.get(requirement.name)
+        version = pinned.get(canonicalize_name(requirement.name))
         if version is None:
             problems.append(f"{requirement.name} is not in the lock")
         elif version not in requirement.specifier:

@@ -1,26 +1,31 @@
-"""pytest plugin for replaying notebooks with nbval: ``pytest -p tests.replay --nbval …``."""
+"""pytest plugin for replaying notebooks with nbval: ``pytest -p tests.replay --nbval …``.
+
+A notebook may read from those that the graph names, and waits for them where it is replayed beside
+them: ``-n auto --dist loadscope --no-loadscope-reorder``.
+"""
 
 import os
 import tempfile
+import time
 from pathlib import Path
 
 from ae_lib import StudyError, data
+from ae_lib.run import MAY_READ, reports_folder
 from ae_lib.study import graph
-from ae_lib.study.report import make_folders_absolute
 
 import pytest
 
 
 def pytest_configure(config):
     """Replay into a folder of its own, so that reports/ stays as it is."""
-    make_folders_absolute()
+    if hasattr(config, "workerinput"):
+        return  # of pytest-xdist: it shares the folder of the process that started it
     config.replay_folder = tempfile.TemporaryDirectory()
     os.environ["AE_REPORTS_DIR"] = config.replay_folder.name
-    of_tables = set(graph.notebooks("latent_size"))  # what these read is published
-    if any(
-        "golden" not in argument and Path(argument).stem not in of_tables
-        for argument in config.args
-    ):
+    if os.environ.get("AE_DATA_DIR"):  # kernels run in another folder
+        os.environ["AE_DATA_DIR"] = str(Path(os.environ["AE_DATA_DIR"]).absolute())
+    profiles = {_profile(Path(argument)) for argument in config.args}
+    if "mnist" in profiles:
         try:
             data.load("mnist")
         except StudyError as error:
@@ -28,11 +33,40 @@ def pytest_configure(config):
 
 
 def pytest_collectstart(collector):
-    """Leave out what a kernel's libraries say on standard error; the guards see to it that none is stored."""
+    """Leave out what a kernel's libraries say on standard error; guards see that none is stored."""
     if hasattr(collector, "skip_compare"):
         collector.skip_compare += ("stderr",)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Before the kernel starts: say what it may read, and wait until that is replayed."""
+    needs = graph.load_profile(_profile(item.path)).needs[item.path.stem]
+    os.environ[MAY_READ] = ",".join(needs)
+    replayed = {other.path for other in item.session.items}
+    for need in needs:
+        path = item.path.with_stem(need)
+        while path in replayed and not _ended(path).exists():
+            time.sleep(0.1)
+
+
+def pytest_runtest_teardown(item, nextitem):
+    """Note, after its last cell, that a notebook has ended, well or not."""
+    if nextitem is None or nextitem.path != item.path:
+        _ended(item.path).touch()
+
+
 def pytest_unconfigure(config):
     """Remove what was replayed."""
-    config.replay_folder.cleanup()
+    if hasattr(config, "replay_folder"):
+        config.replay_folder.cleanup()
+
+
+def _profile(path):
+    if "golden" in path.parts:
+        return "digits"
+    return graph.OWN_PROFILE.get(path.stem, "mnist")
+
+
+def _ended(path):
+    return reports_folder() / f".{path.stem}.ended"

@@ -191,7 +191,10 @@ def test_missing_permission_is_one_sentence(run, monkeypatch):
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EIO, errno.EISDIR])
 def test_another_error_is_not_explained_as_disk_or_permission(code):
-    with pytest.raises(OSError, match="") as caught, runs.explained_write_errors(Path("folder")):
+    with (
+        pytest.raises(OSError, match=os.strerror(code)) as caught,
+        runs.explained_write_errors(Path("folder")),
+    ):
         failing(code)()
     assert caught.value.errno == code
     assert not isinstance(caught.value, StudyError)

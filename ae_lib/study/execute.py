@@ -328,12 +328,19 @@ def only_run(name):
 
 def remove_leftovers(folder):
     """Remove what killed processes left; a stage whose process lives is an open notebook's."""
-    import psutil
-
     for path in [*folder.glob(".*.stage"), *folder.glob(".*.tmp"), *folder.glob(".*.ipynb")]:
         process = path.name.split(".")[-2]
-        if process.isdigit() and not psutil.pid_exists(int(process)):
+        if process.isdigit() and not _lives(int(process)):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _lives(process):
+    import psutil
+
+    try:  # nobody collects an ended process whose parent was killed, in a container without init
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def without_traces(notebook):

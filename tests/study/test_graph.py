@@ -113,7 +113,7 @@ def test_a_needed_notebook_that_is_not_there_is_refused(small):
         ("02_train:\n  epochs: four\n", "to 'four', which is str; expected int"),
         ("02_train:\n  epochs: true\n", "to True, which is bool; expected int"),
         ("02_train:\n  sizes: 3\n", "to 3, which is int; expected list"),
-        ("02_train:\n  rate: 1e-3\n", "expected float (YAML reads 1e-3 as text: write 1.0e-3)"),
+        ("02_train:\n  rate: fast\n", "to 'fast', which is str; expected float"),
         ("all:\n  seed: -1\n", "to -1; expected a whole number of at least 0"),
         ("all:\n  model: cnn\n", "to 'cnn'; expected one of dense, scheduled"),
         ("02_train:\n  profile: other\n", "sets profile in section 02_train"),
@@ -134,6 +134,13 @@ def test_mistakes_in_a_profile_are_one_sentence_before_anything_runs(
     assert errors.startswith("error: small.yaml ")
     assert errors.count("\n") == 1
     assert not (graph.FOLDER.parent / "reports").exists()
+
+
+def test_numbers_are_written_as_in_python(small):
+    small.write_text("02_train: {rate: 1e-3, sizes: [1, 2]}\n")
+    parameters = graph.load_profile("small").parameters["02_train"]
+    assert (parameters["rate"], parameters["sizes"]) == (0.001, [1, 2])
+    assert [type(parameters[key]) for key in ("rate", "sizes")] == [float, list]
 
 
 def test_unknown_profile_is_refused(small):

@@ -49,7 +49,6 @@ def test_a_changed_notebook_alone_is_executed_and_its_pages_alone_are_written(
     good = small.contents(folder)
     code, errors = study("report", "small")
     assert (code, small.executed(errors)) == (0, ["03_evaluate"])
-    assert "1 of 3 notebooks executed" in errors
     after = small.contents(folder)
     assert {name for name in after if after[name] != good.get(name)} == {
         "03_evaluate.ipynb", "03_evaluate.html", "metrics.json", "run.json", "index.html",
@@ -100,7 +99,7 @@ def test_unwritable_reports_are_one_sentence(project, study, tmp_path):
     code, errors = study("report", "small", AE_REPORTS_DIR=tmp_path / "file")
     assert code == 1
     assert errors.count("\n") == 1
-    assert errors.startswith("error: ")
+    assert "cannot be written (Not a directory); expected a writable folder" in errors
 
 
 def test_two_runs_of_one_profile_at_once(folder, study):
@@ -118,7 +117,7 @@ def test_a_missing_package_is_one_sentence(project, study, monkeypatch):
     monkeypatch.setattr(graph, "load_profile", missing)
     code, errors = study("report", "small")
     assert code == 1
-    assert "error: The package papermill is missing; expected what `make` installs" in errors
+    assert "error: The package papermill is missing; expected what the Makefile installs" in errors
 
 
 # ------------------------------ ended from outside

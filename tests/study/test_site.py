@@ -33,7 +33,7 @@ def test_pages_say_at_once_that_they_are_not_mnist_and_load_nothing(folder):
 
 
 def test_front_page_lists_each_claim_with_its_baseline_and_verdict(folder):
-    row = ["It is small", "0.5 [0.4, 0.6]", "PCA 0.7", "yes"]
+    row = ["It is small", str(Interval(0.5, 0.4, 0.6)), "PCA 0.7", "yes"]
     cells = "".join(f"<td>{cell}</td>" for cell in row)
     assert f"<tr>{cells}</tr>" in page(folder)
 
