@@ -29,24 +29,18 @@ THREADS = (
 
 
 def bring_up_to_date(profile, folder, jobs, done, tell=None):
-    """Execute what is out of date, at most ``jobs`` notebooks side by side.
+    """Execute what is out of date in a run's folder; returns the names of these notebooks.
 
     Parameters
     ----------
     profile : ae_lib.study.graph.Profile
     folder : Path
-        The run's folder.
     jobs : int
-        The cores are divided among them.
+        How many notebooks run side by side; the cores are divided among them.
     done : callable, (name, seconds)
         Called after each notebook.
     tell : callable, (name, text), optional
         Gets what a notebook prints while it runs.
-
-    Returns
-    -------
-    list of str
-        The notebooks that were executed.
 
     Raises
     ------
@@ -131,15 +125,7 @@ def execute(task, folder, environment, tell=None, processes=None, minutes=None):
     minutes : float, optional
         After which it is ended.
 
-    Returns
-    -------
-    float
-        Seconds it took.
-
-    Raises
-    ------
-    StudyError
-        In one sentence, what failed.
+    Returns the seconds it took. `StudyError` says in one sentence what failed.
     """
     begun, name = time.monotonic(), task["name"]
     processes = set() if processes is None else processes

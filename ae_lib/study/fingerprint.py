@@ -25,21 +25,9 @@ PACKAGES = (  # that results depend on
 def fingerprint(name, notebook, parameters, needed):
     """SHA-256 of all that a notebook's results depend on, but for the processor.
 
-    File times, comments and docstrings mean nothing.
-
-    Parameters
-    ----------
-    name : str
-    notebook : nbformat notebook
-    parameters : dict
-        All of them, as a `ae_lib.study.graph.Profile` has them.
-    needed : iterable of str
-        Fingerprints of the notebooks that it reads from.
-
-    Raises
-    ------
-    StudyError
-        If images or a table that the parameters name are missing, or a cell is not Python.
+    File times, comments and docstrings mean nothing. ``parameters`` are all of the notebook's,
+    ``needed`` the fingerprints of the notebooks that it reads from. `StudyError` if images or a
+    table that the parameters name are missing, or a cell is not Python.
     """
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     try:
@@ -68,18 +56,11 @@ def fingerprints(profile):
 
 
 def out_of_date(profile, current, folder):
-    """The notebooks of a profile that have to be executed, in order.
+    """The notebooks of a profile that have to be executed in a run's folder, in order.
 
-    Those whose executed copy has another fingerprint, or shows other results than the artifacts
-    hold, because someone ran the notebook in JupyterLab since; and those that read from them.
-
-    Parameters
-    ----------
-    profile : ae_lib.study.graph.Profile
-    current : dict
-        Of `fingerprints`.
-    folder : Path
-        The run's folder.
+    Those whose executed copy has another fingerprint than the ``current`` one, or shows other
+    results than the artifacts hold, because someone ran the notebook in JupyterLab since; and those
+    that read from them.
     """
     stale = []
     for name, needs in profile.needs.items():

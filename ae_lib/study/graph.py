@@ -46,21 +46,11 @@ RESERVED = {"reference", "sweeps"}  # folders of reports/ that are no profile's
 
 @dataclass(frozen=True)
 class Profile:
-    """A profile, resolved: all that has to be known to execute it.
+    """A profile, resolved: all that has to be known to execute it."""
 
-    Attributes
-    ----------
-    name : str
-        Its results are ``reports/<name>/``.
-    parameters : dict
-        Notebook to all its parameters, defaults included, in an order of execution.
-    needs : dict
-        Notebook to those of the profile's notebooks that it reads from.
-    """
-
-    name: str
-    parameters: dict
-    needs: dict
+    name: str  # its results are reports/<name>/
+    parameters: dict  # notebook to all its parameters, in an order of execution
+    needs: dict  # notebook to those of the profile's notebooks that it reads from
 
     def restricted_to(self, targets):
         """The same profile with some of its notebooks, and those that these need."""
@@ -73,13 +63,7 @@ class Profile:
 
 
 def load_profile(profile):
-    """Resolve a profile by its name in ``notebooks/params/``, or by its path.
-
-    Raises
-    ------
-    StudyError
-        If there is no such file, or for anything in it that is unknown or of a wrong type.
-    """
+    """Resolve a profile by its name in ``notebooks/params/``, or by its path; see `resolve`."""
     path = profile_file(profile)
     return resolve(path.stem, read_sections(path), path.name)
 
@@ -158,10 +142,7 @@ def _needs(notebook, parameters):
 def notebooks_of(profile):
     """The notebooks of a profile, by its name: those of its own, or all that are nobody's own.
 
-    Raises
-    ------
-    StudyError
-        If a script has no line in `NEEDS`.
+    `StudyError` if a script has no line in `NEEDS`.
     """
     scripts = sorted(path.stem for path in FOLDER.glob("[0-9][0-9]_*.py"))
     unknown = [script for script in scripts if script not in NEEDS]
@@ -175,11 +156,7 @@ def notebooks_of(profile):
 
 
 def read_notebook(name):
-    """A notebook from its script, without outputs.
-
-    Jupytext draws the cells' ids at random; here they come from the cells' sources, so that the
-    same script gives the same notebook.
-    """
+    """A notebook from its script, without outputs; the same script gives the same notebook."""
     return copy.deepcopy(_parsed((FOLDER / f"{name}.py").read_text(encoding="utf-8")))
 
 
@@ -189,6 +166,7 @@ def _parsed(script):
 
     notebook, seen = jupytext.reads(script, "py:percent"), set()
     for cell in notebook.cells:
+        # Jupytext draws ids at random.
         cell.id = hashlib.sha256(cell.source.encode()).hexdigest()[:8]
         while cell.id in seen:
             cell.id += "x"

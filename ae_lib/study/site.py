@@ -61,13 +61,10 @@ def write(profile, folder, notice, changed=()):
 
 
 def collect(folder, notebooks):
-    """The results of some notebooks of a run together.
+    """The results of some notebooks of a run together, a dict.
 
-    Returns
-    -------
-    dict
-        ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: the names of those
-        that stand in a table of results or a claim; ``claims``.
+    ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: the names of those that
+    stand in a table of results or a claim; ``claims``.
     """
     metrics, headline, claims = {}, set(), []
     for name in notebooks:
@@ -120,16 +117,8 @@ def _write_page(profile, folder, name, data):
 def results_table(metrics):
     """The front page's table: a row for each model that was measured in full.
 
-    Parameters
-    ----------
-    metrics : dict
-        Name to `ae_lib.metrics.Interval`.
-
-    Returns
-    -------
-    list of (str, int or None, list of Interval or None)
-        The model, autoencoders before baselines; its latent dimension; its values in the order of
-        `SCORES`.
+    From metrics, name to `ae_lib.metrics.Interval`: the model, autoencoders before baselines; its
+    latent dimension or None; its values in the order of `SCORES`.
     """
     models = {name.split(".")[0] for name in metrics if name.endswith(".test.mse")}
     complete = [model for model in models if f"{model}.test.ssim" in metrics]
