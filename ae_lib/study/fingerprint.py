@@ -31,7 +31,7 @@ def fingerprint(name, notebook, parameters, needed):
     """
     sources = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     try:
-        cells, imports = [code_of(source) for source in sources], _all_imports("\n".join(sources))
+        cells = [_parsed(source) for source in sources]
     except (SyntaxError, tokenize.TokenError) as error:
         raise StudyError(f"{name} is not valid Python ({error}): correct it.") from error
     named = {key: value for key, value in parameters.items() if key != "profile"}
@@ -40,9 +40,10 @@ def fingerprint(name, notebook, parameters, needed):
     if name in graph.READS_REFERENCE:
         files += REFERENCE.glob(f"{parameters['profile']}.json")
     read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    packages = {package: version(package) for package in PACKAGES}
+    imports = _all_imports({"ae_lib"}.union(*(names for _, names in cells)))
     modules = {module: _module(module)[0] for module in sorted(imports)}
-    content = [cells, named, images, read, packages, modules, list(needed)]
+    code = [text for text, _ in cells]
+    content = [code, named, images, read, _packages(), modules, list(needed)]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -92,9 +93,14 @@ def code_of(source):
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def _all_imports(source):
-    """The modules of ae_lib that a source imports, directly or not."""
-    found, waiting = set(), {"ae_lib", *_imports(source)}
+@functools.cache
+def _packages():
+    return {package: version(package) for package in PACKAGES}
+
+
+def _all_imports(waiting):
+    """These modules of ae_lib and those that they import, directly or not."""
+    found = set()
     while waiting:
         found |= waiting
         waiting = {name for module in waiting for name in _module(module)[1]} - found
@@ -122,8 +128,9 @@ def _module(name):
     return _parsed(_path(name).read_text(encoding="utf-8"))
 
 
-@functools.lru_cache(maxsize=100)
+@functools.lru_cache(maxsize=1000)
 def _parsed(source):
+    """Code of a source, and the modules of ae_lib that it imports itself."""
     return code_of(source), _imports(source)
 
 

@@ -157,7 +157,11 @@ def notebooks_of(profile):
 
 def read_notebook(name):
     """A notebook from its script, without outputs; the same script gives the same notebook."""
-    return copy.deepcopy(_parsed((FOLDER / f"{name}.py").read_text(encoding="utf-8")))
+    return copy.deepcopy(_script(name))
+
+
+def _script(name):
+    return _parsed((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
 
 
 @functools.lru_cache(maxsize=50)
@@ -176,7 +180,7 @@ def _parsed(script):
 
 def declared_parameters(name):
     """The parameters cell of a notebook: name to (type, default)."""
-    cells = read_notebook(name).cells
+    cells = _script(name).cells
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     lines = [node for node in ast.parse("\n".join(tagged)).body if isinstance(node, ast.AnnAssign)]
     return {n.target.id: (n.annotation.id, ast.literal_eval(n.value)) for n in lines}

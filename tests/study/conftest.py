@@ -87,6 +87,7 @@ def start(tmp_path, monkeypatch):
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.wait()
+        process.stderr.close()
     for process in small.alive(str(tmp_path)):
         process.kill()

@@ -63,9 +63,11 @@ if action == "die":
     os.kill(os.getpid(), 9)
 if action == "kill":
     os.kill(os.getppid(), 9)
-if action == "sleep" and (not argument.endswith("later") or seed):
-    Path(argument).write_text(f"{{os.getpid()}} {{os.environ['AE_REPORTS_DIR']}}")
+if action == "sleep" or (action == "sleep_after_first" and Path(argument + ".first").exists()):
+    Path(argument).write_text(str(os.getpid()))
     time.sleep(600)
+if action == "sleep_after_first":
+    Path(argument + ".first").touch()
 mse = {{"value": 0.1 + seed}}
 publish("02_train", {{"model.json": epochs, "dense.keras": "weights"}}, {{"dense.val.mse": mse}})
 """,

@@ -107,7 +107,7 @@ def test_a_change_in_a_notebook_is_one_for_what_needs_it(study_copy, of_study):
 
 
 def test_other_packages_are_a_change_for_all(of_study, monkeypatch):
-    monkeypatch.setattr(fingerprint, "version", lambda package: "0")
+    monkeypatch.setattr(fingerprint, "_packages", lambda: {"keras": "0"})
     assert changed(of_study) == set(of_study)
 
 

@@ -7,12 +7,11 @@ import functools
 import os
 import re
 import signal
-from pathlib import Path
 from threading import Timer
 
 from ae_lib import StudyError
 from ae_lib.study import execute, graph, sweep
-from tests.study import small
+from tests.study import small, work
 
 import nbformat
 import pandas as pd
@@ -100,8 +99,8 @@ def test_another_model_brings_the_notebook_that_trains_it(sweeps):
         ("epochs: [2, 3]", "epoch: [2, 3]", "varies epoch, which none of 02_train, 03_ev"),
         ("epochs: [2, 3]", "epochs: []", "at $.grid.epochs, [] should be non-empty"),
         ("epochs: [2, 3]", "epochs: 2", "at $.grid.epochs, 2 is not of type 'array'"),
-        ("epochs: [2, 3]", "epochs: [2, 3, 2]", "at $.grid.epochs, [2, 3, 2] has non-unique elements"),
-        ("epochs: [2, 3]\n", "epochs: [1, 1.0]\n", "at $.grid.epochs, [1, 1.0] has non-unique elements"),
+        ("epochs: [2, 3]", "epochs: [2, 3, 2]", "at $.grid.epochs, [2, 3, 2] has non-unique"),
+        ("epochs: [2, 3]\n", "epochs: [1, 1.0]\n", "at $.grid.epochs, [1, 1.0] has non-unique"),
         ("epochs: [2, 3]", "seed: [5]", "duplicate key \"seed\""),
         ("epochs: [2, 3]", "sizes: [[1], 2]", "sets sizes in section grid to 2, which is int"),
         ("epochs: [2, 3]", "rate: [1.0]", "sets rate in 02_train and varies it in its grid"),
@@ -228,34 +227,10 @@ def test_a_failed_trial_gives_a_sentence_its_notebook_and_its_log(trials, monkey
 
 
 # ------------------------------ what is executed again
-def trivial(trial, with_models):
-    """What a worker does here with a trial."""
-    epochs, seed = trial.point["epochs"], trial.point["seed"]
-    if seed == 1 and epochs == 2:
-        files = {"03_evaluate.failed.ipynb": b"{}", "02_train.ipynb": b"bad"}
-        return {"status": "failed", "metrics": {}, "error": "it is the second", "files": files}
-    values = {"dense.test.mse": epochs + 0.1 * seed, "dense.test.ssim": 0.1}
-    metrics = {name: {"value": value, "low": 0.0} for name, value in values.items()}
-    files = {"03_evaluate.ipynb": b"good"}
-    return {"status": "done", "metrics": metrics, "files": files, "error": ""}
-
-
-def corrected(trial, with_models):
-    """The same, without the mistake."""
-    files = {"dense.keras": b"weights"} if with_models else {}
-    metrics = {"dense.test.mse": {"value": 1.0}}
-    return {"status": "done", "metrics": metrics, "files": files, "error": ""}
-
-
-def never(trial, with_models):
-    """For trials that must not be executed."""
-    raise AssertionError(trial.name)
-
-
 def test_a_failed_trial_is_reported_the_others_resume_and_only_it_is_executed_again(
     trials, results, scheduler, capsys
 ):
-    first = sweep.collect(trials, results, scheduler, work=trivial)
+    first = sweep.collect(trials, results, scheduler, work=work.trivial)
     assert first["status"].tolist() == ["done", "failed", "done", "done", "done", "done"]
     assert first["dense.test.mse"].tolist()[2:] == [2.2, 3.0, 3.1, 3.2]
     assert first.loc[1, "error"] == "it is the second"
@@ -265,23 +240,23 @@ def test_a_failed_trial_is_reported_the_others_resume_and_only_it_is_executed_ag
     assert {path.name for path in own.iterdir()} == {"failed.json", "03_evaluate.failed.ipynb"}
     assert (results / "trials" / trials[0].name / "03_evaluate.ipynb").read_text() == "good"
 
-    second = sweep.collect(trials, results, scheduler, work=corrected)
+    second = sweep.collect(trials, results, scheduler, work=work.corrected)
     assert "5 of 6 trials are done already" in capsys.readouterr().err
     assert second["dense.test.mse"].tolist() == [2.0, 1.0, 2.2, 3.0, 3.1, 3.2]
     assert not list(own.glob("*failed*"))
-    assert sweep.collect(trials, results, work=never).equals(second)
+    assert sweep.collect(trials, results, work=work.never).equals(second)
 
 
 def test_a_workers_own_error_is_its_trials_alone(trials, results, scheduler):
-    table = sweep.collect(trials[:1], results, scheduler, work=never)
+    table = sweep.collect(trials[:1], results, scheduler, work=work.never)
     assert table.loc[0, "status"] == "failed"
     assert table.loc[0, "error"].startswith("AssertionError: epochs=2_seed=0")
 
 
 def test_a_failure_does_not_touch_the_last_good_result(trials, results):
-    good = {**corrected(trials[1], False), "files": {"02_train.ipynb": b"good"}}
+    good = {**work.corrected(trials[1], False), "files": {"02_train.ipynb": b"good"}}
     sweep.keep(good, trials[1], results)
-    sweep.keep(trivial(trials[1], False), trials[1], results)
+    sweep.keep(work.trivial(trials[1], False), trials[1], results)
     own = results / "trials" / trials[1].name
     assert (own / "02_train.ipynb").read_text() == "good"
     assert sweep.table([trials[1]], results).loc[0, "status"] == "done"
@@ -289,7 +264,7 @@ def test_a_failure_does_not_touch_the_last_good_result(trials, results):
 
 def test_new_values_execute_new_trials_only_and_new_code_executes_all(trials, results):
     for trial in trials:
-        sweep.keep(corrected(trial, False), trial, results)
+        sweep.keep(work.corrected(trial, False), trial, results)
     write(SWEEP.replace("seed: [0, 1, 2]", "seed: [0, 1, 2, 3]"))
     status = sweep.table(sweep.load_sweep("some"), results)["status"]
     assert status.tolist() == ["done", "done", "done", "missing"] * 2
@@ -300,19 +275,19 @@ def test_new_values_execute_new_trials_only_and_new_code_executes_all(trials, re
 
 def test_models_come_back_only_if_asked_for(trials, results, scheduler):
     one, own = trials[:1], results / "trials" / trials[0].name
-    sweep.collect(one, results, scheduler, work=corrected)
+    sweep.collect(one, results, scheduler, work=work.corrected)
     assert not (own / "dense.keras").exists()
-    sweep.collect(one, results, scheduler, work=corrected, with_models=True)
+    sweep.collect(one, results, scheduler, work=work.corrected, with_models=True)
     assert (own / "dense.keras").read_bytes() == b"weights"
-    sweep.collect(one, results, work=never, with_models=True)
+    sweep.collect(one, results, work=work.never, with_models=True)
     with (graph.FOLDER / "02_train.py").open("a") as script:
         script.write("\n# %%\n1 + 1\n")
-    sweep.collect(sweep.load_sweep("some")[:1], results, scheduler, work=corrected)
+    sweep.collect(sweep.load_sweep("some")[:1], results, scheduler, work=work.corrected)
     assert not (own / "dense.keras").exists(), "it was of other code"
 
 
 def test_the_table_is_the_same_as_csv_and_parquet(trials, results, scheduler):
-    table = sweep.collect(trials, results, scheduler, work=trivial)
+    table = sweep.collect(trials, results, scheduler, work=work.trivial)
     expected = ["epochs", "seed", "02_train.profile", "02_train.seed", "02_train.epochs"]
     assert list(table)[:5] == expected
     expected = ["dense.test.mse", "dense.test.ssim", "status", "seconds", "worker", "error"]
@@ -327,16 +302,11 @@ def test_the_table_is_the_same_as_csv_and_parquet(trials, results, scheduler):
 
 
 def test_a_metric_that_could_not_be_computed_is_empty_in_the_table(trials, results):
-    outcome = {**corrected(trials[0], False), "metrics": {"dense.test.mse": {"value": None}}}
-    for trial, given in zip(trials[:2], [outcome, corrected(trials[1], False)], strict=True):
+    outcome = {**work.corrected(trials[0], False), "metrics": {"dense.test.mse": {"value": None}}}
+    for trial, given in zip(trials[:2], [outcome, work.corrected(trials[1], False)], strict=True):
         sweep.keep(given, trial, results)
     assert sweep.write_table(trials[:2], results)["dense.test.mse"].isna().tolist() == [True, False]
     assert pd.read_csv(results / "results.csv")["dense.test.mse"].isna().tolist() == [True, False]
-
-
-def numbered(number, trial, with_models):
-    """A result that says who asked."""
-    return {**corrected(trial, with_models), "metrics": {"number": {"value": number}}}
 
 
 def test_two_sweeps_of_the_same_points_on_one_scheduler_are_not_mixed_up(
@@ -346,32 +316,21 @@ def test_two_sweeps_of_the_same_points_on_one_scheduler_are_not_mixed_up(
 
     two = trials[:2]
     with Client(scheduler) as client:  # whose results stay with the scheduler
-        held = [client.submit(corrected, trial, False, key=trial.name) for trial in two]
-        table = sweep.collect(two, results, scheduler, work=functools.partial(numbered, 7.0))
+        held = [client.submit(work.corrected, trial, False, key=trial.name) for trial in two]
+        table = sweep.collect(two, results, scheduler, work=functools.partial(work.numbered, 7.0))
         assert [future.status for future in held] == ["finished"] * 2
     assert table["number"].tolist() == [7.0, 7.0]
 
 
 # ------------------------------ workers and schedulers lost
-def deadly(folder, trial, with_models):
-    """Kills every worker that begins the first trial, and the first that begins the last one."""
-    marker = Path(folder) / "killed"
-    if trial.point == {"epochs": 2, "seed": 0}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    if trial.point == {"epochs": 3, "seed": 2} and not marker.exists():
-        marker.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return corrected(trial, with_models)
-
-
 def test_a_killed_workers_trial_is_executed_elsewhere_and_one_that_kills_all_fails_alone(
     trials, results, tmp_path, capfd
 ):
     import dask
 
-    work = functools.partial(deadly, str(tmp_path))
+    killing = functools.partial(work.deadly, str(tmp_path))
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
-        table = sweep.collect(trials, results, workers=2, work=work)
+        table = sweep.collect(trials, results, workers=2, work=killing)
     assert table["status"].tolist() == ["failed"] + ["done"] * 5
     assert "Every worker that it was tried on has died" in table.loc[0, "error"]
     assert (tmp_path / "killed").exists()
@@ -402,7 +361,7 @@ def test_a_scheduler_that_goes_is_one_sentence(
 
     monkeypatch.setattr(sweep, "say", connected)
     with pytest.raises(StudyError, match="The Dask scheduler is gone; .*: start the sweep again"):
-        sweep.collect(trials, results, json.loads(file.read_text())["address"], work=never)
+        sweep.collect(trials, results, json.loads(file.read_text())["address"], work=work.never)
     assert len(ends) == 1
     assert pd.read_csv(results / "results.csv")["status"].tolist() == ["missing"] * 6
 
@@ -412,9 +371,9 @@ def test_a_killed_and_an_interrupted_sweep_keep_what_is_done_and_the_next_start_
     sweeps, results, new_project, start, study, scheduler, tmp_path
 ):
     write("profile: small\nnotebooks: [02_train]\ngrid: {seed: [0, 1]}\n")
-    begun = tmp_path / "later"  # the second trial sleeps
+    begun = tmp_path / "begun"
     command = [new_project, "sweep", "some", "--workers", "1"]
-    killed = start(*command, **{small.ACTION: f"sleep {begun}"})
+    killed = start(*command, **{small.ACTION: f"sleep_after_first {begun}"})
     small.wait_until(lambda: small.has_text(begun))
     os.kill(killed.pid, signal.SIGKILL)
     killed.communicate()
@@ -431,14 +390,14 @@ def test_a_killed_and_an_interrupted_sweep_keep_what_is_done_and_the_next_start_
     assert errors.splitlines()[-1].startswith("interrupted: what is finished is kept, and the next")
     assert "Traceback" not in errors
     small.wait_until(lambda: not small.alive(tmp_path))
-    assert pd.read_csv(results / "results.csv")["status"].tolist() == ["done", "missing"]
+    assert sorted(pd.read_csv(results / "results.csv")["status"]) == ["done", "missing"]
 
     code, errors = study("sweep", "some", "--scheduler", scheduler)
     assert code == 0
-    assert re.search(r"^2/2  seed=1-\w+  done in \d+ s by inproc://\S+$", errors, re.M)
+    assert re.search(r"^2/2  seed=\d-\w+  done in \d+ s by inproc://\S+$", errors, re.M)
     assert errors.endswith("2 done of 2: reports/sweeps/some/results.csv\n")
     table = pd.read_csv(results / "results.csv")
     assert table["dense.val.mse"].tolist() == [0.1, 1.1]
-    assert table["worker"].str.split(":").str[0].tolist() == ["tcp", "inproc"]
+    assert sorted(table["worker"].str.split(":").str[0]) == ["inproc", "tcp"]
     seeds = [small.study_of(path)["parameters"]["seed"] for path in results.rglob("02_train.ipynb")]
     assert sorted(seeds) == [0, 1]
