@@ -210,7 +210,7 @@ def _read(path):
         if not zipfile.is_zipfile(path):
             raise zipfile.BadZipFile("it is not a zip archive, or its end is missing")
         # Unpickling can run any code, so a file with pickled objects is refused, never loaded.
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {key: file[key] for key in MNIST_MD5}
     except KeyError as error:
         raise StudyError(

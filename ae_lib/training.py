@@ -6,11 +6,10 @@ import hashlib
 import json
 import os
 import sys
+from collections import namedtuple
 from dataclasses import dataclass
 from importlib.metadata import version
-from numbers import Number
 from pathlib import Path
-from typing import NamedTuple
 
 from ae_lib import StudyError
 from ae_lib.data import whole_number
@@ -72,8 +71,7 @@ class Denoise(Reconstruct):
     """The task of a denoising autoencoder: reconstruct the clean image from a noisy one.
 
     Gaussian noise is added and the sum clipped to [0, 1]; its standard deviation is uniform from
-    ``least`` to ``most``, in the pixels' unit, for each image. See Vincent, Larochelle, Lajoie,
-    Bengio and Manzagol, "Stacked denoising autoencoders", JMLR 11, 2010.
+    ``least`` to ``most``, in the pixels' unit, for each image (Vincent et al., JMLR 11, 2010).
     """
 
     least: float = 0.0
@@ -98,9 +96,8 @@ class Denoise(Reconstruct):
 class Binarise(Reconstruct):
     """The task of a variational autoencoder with Bernoulli pixels: reconstruct a binary image.
 
-    Each pixel is 1 with its grey value as probability, sampled in every epoch, as in Burda, Grosse
-    and Salakhutdinov, "Importance weighted autoencoders", ICLR 2016. Codes are sampled in
-    validation, too, so that its loss is −ELBO.
+    Each pixel is 1 with its grey value as probability, sampled in every epoch (Burda et al., ICLR
+    2016). Codes are sampled in validation, too, so that its loss is −ELBO.
     """
 
     samples_codes_in_validation = True
@@ -120,16 +117,16 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
 
     A whole epoch, validation included, is one compiled step of Keras's own ``fit``, which saves the
     time that Keras otherwise spends between minibatches. The same initial weights, settings and
-    machine give bit-identical weights, whether a run was interrupted or not.
+    machine give bit-identical weights, whether a run was interrupted or not. Whatever ends training
+    early, the model has the weights of its last whole and finite epoch.
 
     Parameters
     ----------
     model : keras.Model, (n, ...) → (n, ...)
-        Compiled and trained in place. Whatever ends training early, it has the weights of its last
-        whole and finite epoch.
+        Compiled and trained in place.
     x_train, x_val : arrays, shape (n, ...)
         Images: uint8, divided by 255 in the graph, or float32 in [0, 1].
-    settings : Settings
+    settings, task : Settings, and Reconstruct, Denoise or Binarise
     callbacks : sequence of keras.callbacks.Callback
         They see the model, its epochs, and one batch per epoch. Their state is not kept: after an
         interruption `keras.callbacks.EarlyStopping`, for example, starts to wait again.
@@ -137,7 +134,6 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
         Where a checkpoint is written after each epoch until training ends, so that the same call
         resumes after an interruption. A call with another configuration (model, initial weights,
         images, settings but for ``epochs``, callbacks, task, versions) ignores it.
-    task : Reconstruct, Denoise or Binarise
 
     Returns
     -------
@@ -166,7 +162,8 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
     epochs = first if checkpoint.state.stopped else settings.epochs
     try:
         with _progress(first, epochs) as progress:
-            parts = [_StopAtNonFiniteLoss(), *callbacks, history, checkpoint, progress]
+            check = keras.callbacks.LambdaCallback(on_epoch_end=_stop_at_non_finite_loss)
+            parts = [check, *callbacks, history, checkpoint, progress]
             return _EpochTrainer(model, x_train, x_val, settings, task).fit(
                 _epochs(len(x_train), settings, first),
                 initial_epoch=first,
@@ -184,13 +181,13 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
 def _check_images(x_train, x_val, settings):
     if settings.batch_size > len(x_train):
         raise StudyError(
-            f"batch_size is {settings.batch_size} and there are {len(x_train)} training images; "
-            "expected a batch no larger than the data: lower batch_size."
+            f"batch_size is {settings.batch_size}; expected at most {len(x_train)}, the number of "
+            "training images: lower it."
         )
     if not {x_train.dtype, x_val.dtype} <= {np.dtype("uint8"), np.dtype("float32")}:
         raise StudyError(
-            f"The images are {x_train.dtype} and {x_val.dtype}; expected uint8, or float32 in "
-            "[0, 1]: convert them."
+            f"The images are {x_train.dtype} and {x_val.dtype}; expected uint8 or float32: "
+            "convert them."
         )
 
 
@@ -210,8 +207,8 @@ class _EpochTrainer(keras.Model):
     def __init__(self, network, x_train, x_val, settings, task):
         super().__init__()
         self.network, self.settings, self.task = network, settings, task
-        # Variables, since constants would become part of the compiled program. So would 255, and
-        # XLA would multiply by its reciprocal, which rounds differently from the division.
+        # As constants they would be part of the compiled program, and XLA would multiply by the
+        # reciprocal of 255, which rounds differently from a division.
         self.x_train, self.x_val, self.white = (
             tf.Variable(x, trainable=False) for x in (x_train, x_val, np.float32(255))
         )
@@ -269,15 +266,14 @@ def _mean_over_batches(function, indices, n, size):
     return total / n
 
 
-class _StopAtNonFiniteLoss(keras.callbacks.Callback):
-    def on_epoch_end(self, epoch, logs=None):
-        for name, value in logs.items():
-            if not np.isfinite(value):
-                raise StudyError(
-                    f"{name} is {value} after epoch {epoch + 1}; expected a finite number: lower "
-                    "learning_rate, and check the images for values outside [0, 1]. The model has "
-                    f"its weights after epoch {epoch}."
-                )
+def _stop_at_non_finite_loss(epoch, logs):
+    for name, value in logs.items():
+        if not np.isfinite(value):
+            raise StudyError(
+                f"{name} is {value} after epoch {epoch + 1}; expected a finite number: lower "
+                "learning_rate, and check the images for values outside [0, 1]. The model has its "
+                f"weights after epoch {epoch}."
+            )
 
 
 @contextlib.contextmanager
@@ -295,11 +291,8 @@ def _progress(first, epochs):
         clear_output()
 
 
-class _State(NamedTuple):
-    arrays: list  # values of all that training changes
-    epoch: int
-    stopped: bool
-    history: dict
+# The arrays are the values of all that training changes.
+_State = namedtuple("_State", ["arrays", "epoch", "stopped", "history"])
 
 
 class _Checkpoint(keras.callbacks.Callback):
@@ -313,15 +306,11 @@ class _Checkpoint(keras.callbacks.Callback):
 
     def _now(self, epoch):
         arrays = [variable.numpy().copy() for variable in self.variables]
-        history = copy.deepcopy(self.history.history)
-        return _State(arrays, epoch, self.network.stop_training, history)
+        stopped, history = self.network.stop_training, copy.deepcopy(self.history.history)
+        return _State(arrays, epoch, stopped, history)
 
     def resume(self, folder, configuration, epochs):
-        """Take the state of an interrupted run from a folder, and write to it from now on.
-
-        That run began with the network's weights, or ended with them: the network is then the one
-        that was interrupted.
-        """
+        """Take the state of an interrupted run, which began or ended with the network's weights."""
         prefix, weights = _digest(configuration), self.state.arrays[: len(self.network.variables)]
         self.path = Path(folder) / f"{prefix}-{_digest([_sha256(w) for w in weights])}.npz"
         began_alike = [self.path] if self.path.exists() else []
@@ -335,17 +324,14 @@ class _Checkpoint(keras.callbacks.Callback):
                     )
                 print(f"Training resumes after epoch {state.epoch}, where it was interrupted.")
                 self.path, self.state = path, state
-                self._assign()
+                self.restore()
 
     def restore(self):
         """Put the network into the last state, and write the file, which may be older."""
-        self._assign()
-        if self.path and self.state.epoch:
-            self._write()
-
-    def _assign(self):
         for variable, array in zip(self.variables, self.state.arrays, strict=True):
             variable.assign(array)
+        if self.path and self.state.epoch:
+            self._write()
 
     def on_train_begin(self, logs=None):
         self.history.history = copy.deepcopy(self.state.history)
@@ -381,7 +367,7 @@ class _Checkpoint(keras.callbacks.Callback):
 def _read(path, like):
     """The state in a file, or None if it is damaged; ``like`` are arrays of the same shapes."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = [file[f"arr_{i}"].reshape(array.shape) for i, array in enumerate(like)]
             return _State(arrays, *json.loads(str(file["progress"])))
     except Exception as error:  # a damaged file can fail in any way
@@ -396,16 +382,15 @@ def _configuration(model, x_train, x_val, settings, compiler, callbacks, task):
         "images": [_sha256(x_train), _sha256(x_val)],
         "settings": [settings.batch_size, settings.seed, compiler, str(task)],
         "learning_rate": str(keras.saving.serialize_keras_object(settings.learning_rate)),
-        "callbacks": [[type(callback).__name__, _options(callback)] for callback in callbacks],
+        "callbacks": [_options(callback) for callback in callbacks],
         "versions": [version("tensorflow"), version("keras")],
     }
 
 
 def _options(callback):
-    """Public attributes that are plain values, as texts."""
-    public = {name: value for name, value in vars(callback).items() if not name.startswith("_")}
-    plain = str | Number | None
-    return {name: str(value) for name, value in public.items() if isinstance(value, plain)}
+    plain, items = str | int | float | np.generic | None, vars(callback).items()
+    public = {n: str(v) for n, v in items if isinstance(v, plain) and not n.startswith("_")}
+    return [type(callback).__name__, public]
 
 
 def _digest(values):
