@@ -395,11 +395,11 @@ if not set.intersection(*as_good.values()):
 elif len(set.union(*as_good.values())) == 1:
     one_size = "yes"
 claims = []
-for size, ratio in shown(gain).items():
+for size in sizes:
     claim = f"{size} numbers err less than as many components: MSE of PCA over the autoencoder's"
     claims.append((claim, f"{metrics.numbered('size', size)}.pca_mse_over_own", 1, verdicts[size]))
 baseline = accuracies["PCA, 5-NN"]["value"].map("{:.4f}".format)
-for size, accuracy in shown(accuracies["autoencoder, 5-NN"]).items():
+for size in sizes:
     claim = f"codes of {size} numbers have better neighbours than PCA's: accuracy of 5-NN"
     claims.append(
         (
