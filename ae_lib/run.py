@@ -103,7 +103,7 @@ class Run:
         return self._staged(f"artifacts/{self.notebook}", name)
 
     def show(self, name, figure):
-        """Save a figure as PNG and SVG, and display the PNG with its caption as alternative text."""
+        """Save a figure as PNG and SVG; display the PNG with its caption as alternative text."""
         import matplotlib as mpl
         from IPython.display import Image, display
 
@@ -259,7 +259,7 @@ def as_interval(value):
 def to_json(interval):
     """A metric as it stands in a file: ``value``, and ``low`` and ``high`` if it has ends."""
     entry = {"value": interval.value, "low": interval.low, "high": interval.high}
-    # JSON has no NaN: null is a value that could not be computed, an end that is missing is left out.
+    # JSON has no NaN: a value that could not be computed is null, an end is left out.
     known = {key: number if math.isfinite(number) else None for key, number in entry.items()}
     return {key: number for key, number in known.items() if key == "value" or number is not None}
 

@@ -138,7 +138,7 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
     Returns
     -------
     keras.callbacks.History
-        Of all epochs: ``loss``, the mean while weights moved, ``val_loss``, after it; nats per pixel.
+        Of all epochs, in nats per pixel: ``loss``, while weights moved, and ``val_loss``, after.
 
     Raises
     ------
