@@ -121,11 +121,7 @@ def draw_intervals(axes, tables, shift=0.16, **look):
 def image_rows(rows, caption, titles=None):
     """Draw rows of images, one below the other, such as originals over reconstructions.
 
-    Parameters
-    ----------
-    rows : dict
-        Row label to images, each float, shape (n, 784), in [0, 1]; the same n in every row.
-    titles : sequence of str, one per column, optional
+    ``rows``: label to images, float, shape (n, 784), in [0, 1]; ``titles``: one per column.
     """
     columns = len(next(iter(rows.values())))
     size = min(1.5, 8.2 / columns)
@@ -145,12 +141,8 @@ def image_rows(rows, caption, titles=None):
 def pixel_maps(maps, caption, unit):
     """Draw maps over the 28 × 28 pixels, side by side on one scale.
 
-    Parameters
-    ----------
-    maps : dict
-        Title to values, shape (784,). The scale begins at 0, or is symmetric about 0 if there are
-        negative values. More than six maps make two rows.
-    unit : str
+    ``maps``: title to values, shape (784,). The scale begins at 0, or is symmetric about 0 if there
+    are negative values. More than six maps make two rows.
     """
     n_rows = 1 if len(maps) <= 6 else 2
     per_row = -(-len(maps) // n_rows)
@@ -174,13 +166,8 @@ def pixel_maps(maps, caption, unit):
 def histogram(values, caption, xlabel, marks=None, yscale="linear"):
     """Draw distributions on one axis, as shares of the images in 80 bins.
 
-    Parameters
-    ----------
-    values : dict
-        Label to values, shape (n,), not below 0.
-    marks : dict, optional
-        Label to a position marked by a vertical line.
-    yscale : "linear" or "log"
+    ``values``: label to values, shape (n,), not below 0; ``marks``: label to the position of a
+    vertical line.
     """
     figure = new(caption, height=2.6)
     axes = figure.subplots()
@@ -200,12 +187,8 @@ def histogram(values, caption, xlabel, marks=None, yscale="linear"):
 def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
     """Draw means, or differences, with their intervals by group, one marker per model.
 
-    Parameters
-    ----------
-    tables : dict
-        Label to a pandas.DataFrame with columns value, low, high; index: groups, the same in all.
-    bottom : float, optional
-        Where an axis without negative values begins; None leaves it to the values.
+    ``tables``: label to a pandas.DataFrame with columns value, low, high and the same groups as
+    index; ``bottom``: where an axis without negative values begins, None leaves it to the values.
     """
     figure = new(caption, height=2.8)
     axes = figure.subplots()
@@ -275,13 +258,8 @@ def log_lines(curves, caption, xlabel, ylabel):
 def scatter_maps(maps, labels, caption, axis):
     """Draw points in the plane by class, one panel per map, a class's label by its median.
 
-    Parameters
-    ----------
-    maps : dict
-        Title to positions, shape (n, 2).
-    labels : int array, shape (n,)
-    axis : str
-        What the axes are, with their unit, and ``{}`` where their number belongs.
+    ``maps``: title to positions, shape (n, 2); ``labels``: classes, shape (n,); ``axis``: what the
+    axes are, with their unit, and ``{}`` where their number belongs.
     """
     figure = new(caption, height=9.0 / len(maps) * 0.95)
     grid = figure.subplots(1, len(maps), squeeze=False)[0]

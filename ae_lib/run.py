@@ -38,19 +38,9 @@ MODELS = {
 
 
 class Run:
-    """One notebook's view of the folder ``reports/<profile>/``.
+    """One notebook's view of the folder ``reports/<profile>/``, e.g. that of ``"03_evaluate"``.
 
-    Parameters
-    ----------
-    profile : str
-        The run's name.
-    notebook : str
-        The notebook that writes, e.g. ``"03_evaluate"``.
-
-    Raises
-    ------
-    StudyError
-        If the folder cannot be written.
+    Whatever is written there raises `StudyError` if the disk is full or permission is missing.
     """
 
     def __init__(self, profile, notebook):
@@ -129,14 +119,7 @@ class Run:
             Metrics that stand in a table of results. They and those that claims name are compared
             with their published values.
 
-        Returns
-        -------
-        Comparison
-
-        Raises
-        ------
-        StudyError
-            If a headline metric is not among the metrics, or the folder cannot be written.
+        Returns their `Comparison`; `StudyError` if one is not among the metrics.
         """
         metrics = {name: as_interval(value) for name, value in metrics.items()}
         claims = [[str(part) for part in row] for row in claims]
@@ -172,8 +155,8 @@ class Run:
 class Comparison:
     """Measured metrics beside their published values.
 
-    Its representation is fixed text, so that a stored notebook can be compared to the letter; the
-    measured numbers are in `table`. A metric that is not published is not compared.
+    Its representation is fixed text, so that stored notebooks compare to the letter; the numbers
+    are in `table`. A metric that is not published is not compared.
     """
 
     def __init__(self, metrics, reference):

@@ -63,8 +63,8 @@ def write(profile, folder, notice, changed=()):
 def collect(folder, notebooks):
     """The results of some notebooks of a run together, a dict.
 
-    ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: names of those in a table
-    of results or a claim; ``claims``.
+    ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: names of those in
+    a table of results or a claim; ``claims``.
     """
     metrics, headline, claims = {}, set(), []
     for name in notebooks:
