@@ -255,7 +255,7 @@ def _connected(scheduler, workers):
             stack.enter_context(dask.config.set(saturation))
             # It only starts a process and waits for it: one thread, no limit on its own memory.
             options = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
-            cluster = LocalCluster(workers, dashboard_address="127.0.0.1:8787", **options)
+            cluster = LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:8787", **options)
             scheduler = stack.enter_context(cluster)
         try:
             client = stack.enter_context(Client(scheduler, timeout=20))
@@ -323,13 +323,13 @@ def _keep_all(outcomes, trials, folder):
     done = sum(_is_done(folder, trial) for trial in trials)
     bar = tqdm(total=len(trials), initial=done, unit="trial", file=sys.stderr, disable=None)
     with bar, contextlib.closing(outcomes):
-        for trial, outcome in outcomes:
+        for number, (trial, outcome) in enumerate(outcomes, done + 1):
             keep({**outcome, "git_commit": commit}, trial, folder)
             told = f"FAILED: {outcome['error']}\n    see {folder / 'trials' / trial.name}"
             if outcome["status"] == "done":
                 told = f"done in {outcome['seconds']:.0f} s by {outcome['worker']}"
             bar.update()
-            say(f"{bar.n}/{bar.total}  {trial.name}  {told}")
+            say(f"{number}/{len(trials)}  {trial.name}  {told}")
 
 
 def keep(outcome, trial, folder):

@@ -63,7 +63,7 @@ def scheduler():
     from distributed import LocalCluster
 
     options = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
-    with LocalCluster(2, **options) as cluster:
+    with LocalCluster(n_workers=2, **options) as cluster:
         yield cluster.scheduler_address
 
 
@@ -387,6 +387,7 @@ def test_a_killed_and_an_interrupted_sweep_keep_what_is_done_and_the_next_start_
     _, errors = interrupted.communicate(timeout=120)
     assert interrupted.returncode == 130
     assert "1 of 2 trials are done already" in errors
+    assert "1 workers; dashboard: http://127.0.0.1:" in errors
     assert errors.splitlines()[-1].startswith("interrupted: what is finished is kept, and the next")
     assert "Traceback" not in errors
     small.wait_until(lambda: not small.alive(tmp_path))
