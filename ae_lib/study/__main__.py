@@ -62,7 +62,8 @@ def sweep(name, workers, models, scheduler):
     counts = results["status"].value_counts()
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     say(f"{told} of {len(trials)}: reports/sweeps/{name}/results.csv")
-    sys.exit(0 if set(counts.index) == {"done"} else 1)
+    if set(counts.index) != {"done"}:
+        click.get_current_context().exit(1)
 
 
 @study.command()
@@ -151,7 +152,7 @@ def say(text):
 def main(arguments=None):
     """Run a command; returns the exit code. A user's mistake is one sentence, without traceback."""
     try:
-        study.main(arguments, prog_name="python -m ae_lib.study", standalone_mode=False)
+        code = study.main(arguments, prog_name="python -m ae_lib.study", standalone_mode=False)
     except StudyError as error:
         say(f"error: {error}")
     except click.ClickException as error:
@@ -167,7 +168,7 @@ def main(arguments=None):
         say("interrupted: what is finished is kept, and the next start resumes from there")
         return 130
     else:
-        return 0
+        return code or 0  # click gives the code of an exit, and what a command returns
     return 1
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 
 from ae_lib import StudyError
 from ae_lib.run import read_json
@@ -173,6 +174,15 @@ def test_leftovers_of_killed_processes_go_and_those_of_open_notebooks_stay(tmp_p
     execute.remove_leftovers(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {stages[os.getpid()].name, "02_train.ipynb"}
+
+
+def test_a_process_that_has_ended_and_is_not_collected_leaves_leftovers_too(tmp_path):
+    with subprocess.Popen(["true"]) as process:
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        leftover = tmp_path / f".02_train.{process.pid}.stage"
+        leftover.mkdir()
+        execute.remove_leftovers(tmp_path)
+        assert not leftover.exists()
 
 
 def test_provenance_names_versions_and_machine():

@@ -110,7 +110,7 @@ def test_two_runs_of_one_profile_at_once(folder, study):
     assert study("report", "small")[0] == 0
 
 
-def test_a_missing_package_is_one_sentence(project, study, monkeypatch):
+def test_a_missing_package_is_one_sentence(study, monkeypatch):
     def missing(*_):
         raise ModuleNotFoundError("No module named 'papermill'", name="papermill")
 
@@ -139,8 +139,7 @@ def test_nothing_outlives_a_killed_run_and_the_next_completes_with_the_same_metr
         time.sleep(random.uniform(0, 1))
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
-        end = time.monotonic() + (5 if os.cpu_count() > 8 else 30)
-        small.wait_until(lambda: not small.alive(tmp_path), end - time.monotonic())
+        small.wait_until(lambda: not small.alive(tmp_path), 30)  # under a second, if not busy
     code, errors = study("report", "small")
     assert code == 0
     assert small.executed(errors)[-1] == "03_evaluate"

@@ -402,3 +402,12 @@ def test_a_killed_and_an_interrupted_sweep_keep_what_is_done_and_the_next_start_
     assert sorted(table["worker"].str.split(":").str[0]) == ["inproc", "tcp"]
     seeds = [small.study_of(path)["parameters"]["seed"] for path in results.rglob("02_train.ipynb")]
     assert sorted(seeds) == [0, 1]
+
+
+def test_a_sweep_with_a_failed_trial_ends_with_code_1(sweeps, study, monkeypatch):
+    def collect(trials, *_):
+        return pd.DataFrame({"status": ["done", "done", "failed"]})
+
+    monkeypatch.setattr(sweep, "collect", collect)
+    code, errors = study("sweep", "some")
+    assert (code, "2 done, 1 failed of 6" in errors) == (1, True)
