@@ -287,9 +287,7 @@ def _outcomes(trials, client, with_models, work):
             try:
                 outcome = future.result()
             except KilledWorker:
-                outcome = {
-                    "error": "Every worker that it was tried on has died; expected one to live."
-                }
+                outcome = {"error": "Every worker that it was tried on has died; try it alone."}
             except (CancelledError, CommClosedError) as error:
                 raise StudyError(
                     "The Dask scheduler is gone; expected it to stay until the sweep has ended: "
