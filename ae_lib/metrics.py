@@ -183,7 +183,7 @@ def welch_interval(first, second, level=0.95):
     return Interval(float(value), float(value - half), float(value + half))
 
 
-def numbered(name, number):
+def numbered_name(name, number):
     """Return a part of a metric's name with a number, its decimal point as ``_``: ``step_0_6``."""
     return f"{name}_{number:g}".replace(".", "_")
 

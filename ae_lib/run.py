@@ -1,10 +1,8 @@
 """A notebook's view of its run folder: what it reads of earlier notebooks, and what it adds.
 
-``reports/<profile>/`` holds ``artifacts/<notebook>/`` with all that a notebook has made, and
-``figures/``. Nothing that a run has produced is lost to a later one that fails: a notebook writes
-into a stage of its own, and only `Run.finish` moves the files into place, one rename each.
-
-What takes seconds to import is imported where it is used: the study's own processes do without.
+Nothing that a run has produced is lost to a later one that fails: a notebook writes into a stage
+of its own, and only `Run.finish` moves the files into place, one rename each. What takes seconds to
+import is imported where it is used: the study's own processes do without.
 """
 
 import contextlib
@@ -119,7 +117,7 @@ class Run:
             Metrics that stand in a table of results. They and those that claims name are compared
             with their published values.
 
-        Returns their `Comparison`; `StudyError` if one is not among the metrics.
+        Returns their `Reproduction`; `StudyError` if one is not among the metrics.
         """
         metrics = {name: as_interval(value) for name, value in metrics.items()}
         claims = [[str(part) for part in row] for row in claims]
@@ -134,15 +132,15 @@ class Run:
         with explained_write_errors(self.folder):
             results = {"metrics": entries, "headline": headline, "claims": claims}
             write_json(self.new_artifact(RESULTS), results)
-            self._publish()
-        return Comparison({name: metrics[name].value for name in headline}, self.reference())
+            self._move_into_place()
+        return Reproduction({name: metrics[name].value for name in headline}, self.reference())
 
     def _staged(self, part, name):
         with explained_write_errors(self.folder):
             (self.stage / part).mkdir(parents=True, exist_ok=True)
         return self.stage / part / name
 
-    def _publish(self):
+    def _move_into_place(self):
         files = sorted(path for path in self.stage.rglob("*") if path.is_file())
         files.sort(key=lambda path: path.name == RESULTS)  # last: now it is finished
         for path in files:
@@ -152,11 +150,10 @@ class Run:
         shutil.rmtree(self.stage)
 
 
-class Comparison:
-    """Measured metrics beside their published values.
+class Reproduction:
+    """Measured metrics beside their published values, if they have one.
 
-    Its representation is fixed text, so that stored notebooks compare to the letter; the numbers
-    are in `table`. A metric that is not published is not compared.
+    Its representation is fixed text, so that stored notebooks compare to the letter.
     """
 
     def __init__(self, metrics, reference):
@@ -253,6 +250,11 @@ def from_json(entry):
 
     ends = (entry.get(key) for key in ("value", "low", "high"))
     return Interval(*(math.nan if end is None else end for end in ends))
+
+
+def is_duration(name):
+    """Whether a metric is a time, which belongs to a machine and is not published."""
+    return name.rpartition(".")[2].startswith("seconds")
 
 
 def read_json(path):

@@ -194,7 +194,7 @@ counts = {split: len(values) for split, values in splits.items()}
 write_json(run.new_artifact("data.json"), facts | counts)
 
 # %%
-comparison = run.finish(
+reproduced = run.finish(
     {
         f"data.{short}.entropy_floor": floors[split].value
         for short, split in zip(("train", "val", "test"), splits, strict=True)
@@ -205,10 +205,10 @@ comparison = run.finish(
     },
     headline=["data.test.entropy_floor"],
 )
-comparison
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** `02_train` builds the autoencoder and trains it on these images. Why BCE on

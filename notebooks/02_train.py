@@ -217,7 +217,7 @@ model.autoencoder.save(run.new_artifact("dense.keras"))
 history.to_csv(run.new_artifact("history.csv"))
 
 # %%
-comparison = run.finish(
+reproduced = run.finish(
     {
         "dense.train.bce": train_excess.value + floors["loss"],
         "dense.val.bce": val_excess.value + floors["val_loss"],
@@ -228,10 +228,10 @@ comparison = run.finish(
     },
     headline=["dense.train.bce", "dense.val.bce", "dense.val.excess_bce"],
 )
-comparison
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** `03_evaluate` measures the reconstructions of the test images beside PCA's; `04_error_maps` shows where

@@ -238,11 +238,11 @@ for name, row in means.items():
     measured |= {f"{name}.test.{score}": interval for score, interval in row.items()}
 
 # %%
-comparison = run.finish(measured, headline=list(measured))
-comparison
+reproduced = run.finish(measured, headline=list(measured))
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** `04_error_maps` asks where in the image, and on which strokes, the remaining error sits.

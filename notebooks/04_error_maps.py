@@ -273,11 +273,11 @@ for name, key in short.items():
     rows[f"{key}.test.sse_ratio_thickness"] = ratios["thickness"][name]
 
 # %%
-comparison = run.finish(rows, headline=list(rows))
-comparison
+reproduced = run.finish(rows, headline=list(rows))
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** The front page of the report puts these numbers beside the published ones. Stroke thickness after Castro,

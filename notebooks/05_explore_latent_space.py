@@ -23,6 +23,7 @@
 # ## Parameters
 
 # %% tags=["parameters"]
+# fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
@@ -30,12 +31,8 @@ seed: int = 0  # of the bootstrap, of t-SNE, and of the images and pairs drawn
 
 # Maps
 map_images: int = 10000  # the first test images, all of MNIST's; t-SNE takes most of the time here
-map_iterations: int = (
-    500  # of t-SNE; twice as many moved its trustworthiness on the validation images by 0.001
-)
-trust_images: int = (
-    2000  # drawn from the maps for the trustworthiness, whose memory grows with their square
-)
+map_iterations: int = 500  # of t-SNE; twice as many moved its trustworthiness on the validation images by 0.001
+trust_images: int = 2000  # drawn from the maps for the trustworthiness, whose memory grows with their square
 
 # Units
 cost_images: int = 2000  # the first test images, decoded once for every unit
@@ -44,21 +41,17 @@ high: float = 0.95  # and where it ends
 traversal_steps: int = 5  # images of a traversal
 
 # Paths
-pairs: int = (
-    200  # pairs of test images of different classes; the interval narrows with the square root
-)
+pairs: int = 200  # pairs of test images of different classes; the interval narrows with the square root
 half_steps: int = 4  # images on a path before half way; as many follow
 pairs_shown: int = 3  # of them
 
 # Neighbours and classifiers
 neighbour_count: int = 10  # neighbours of each image that are looked up; at least the 5 of 5-NN
 query_images: int = 6  # images whose neighbours are shown, each of another class
-penalties: list = [
-    0.01,
-    0.1,
-]  # candidates for the linear probe's inverse penalty, tried on the validation images
+penalties: list = [0.01, 0.1]  # candidates for the linear probe's inverse penalty, tried on the validation images
 why_images: int = 5000  # the first validation images, on which the reasons are sought
 margin: float = 0.01  # accuracies closer than this count as equivalent
+# fmt: on
 
 # %% [markdown]
 # ## Load the images and the model, and encode
@@ -193,7 +186,7 @@ for number, (file, (kind, what, axis)) in enumerate(kinds.items(), 1):
 # ratio (Σ λ)² / Σ λ² of the codes' principal variances λ (Gao et al. 2017), which is 1 for a single direction.
 
 # %% tags=["nbval-ignore-output"]
-units = {name: latent.units(test[name]) for name in shown}
+units = {name: latent.unit_table(test[name]) for name in shown}
 dimensions = {name: latent.effective_dimensions(test[name]) for name in shown}
 units[model].round(3).rename_axis(columns=f"{images.title}, autoencoder, test")
 
@@ -391,7 +384,7 @@ near = {name: latent.neighbours(train[name], test[name], neighbour_count) for na
 same_class = {
     name: (images.y_train[ids] == images.y_test[:, None]).mean() for name, ids in near.items()
 }
-overlap = {name: latent.shared(near[name], near["pixels"]).mean() for name in shown}
+overlap = {name: latent.shared_neighbours(near[name], near["pixels"]).mean() for name in shown}
 
 # %%
 rng = np.random.default_rng(seed)
@@ -614,11 +607,11 @@ nearer = metrics.lower(away[own][middle], away[blend][middle], seed)
 claim = "Half way between two digits a decoded image is nearer to a real one than a cross-fade of reconstructions, SSE"
 claims.append((claim, *half_way, nearer))
 headline = [f"{name}.test.{score}" for name in accuracy for score in accuracy[name]]
-comparison = run.finish(measured, claims, headline)
-comparison
+reproduced = run.finish(measured, claims, headline)
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** The notebooks that follow ask the same of the code's other uses: to find what is unlike the training images,

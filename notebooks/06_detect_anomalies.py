@@ -559,11 +559,11 @@ claims += [
 ]
 headline = [f"oneclass.{name}.auroc_mean" for name in pooled]
 headline += [name for name in measured if name.startswith("threshold.") and "auroc" not in name]
-comparison = run.finish(measured, claims, headline)
-comparison
+reproduced = run.finish(measured, claims, headline)
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** `07_compress_images` sends the same codes through an entropy coder. On why a low reconstruction error does not

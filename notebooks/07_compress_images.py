@@ -22,6 +22,7 @@
 # ## Parameters
 
 # %% tags=["parameters"]
+# fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
@@ -29,20 +30,8 @@ seed: int = 0  # of the bootstrap, of the decoder's training and of the images s
 
 # the quantiser
 steps: list = [5, 3.5, 2.4, 1.6, 1, 0.6, 0.3]  # of the autoencoder; the larger, the fewer bytes
-pca_steps: list = [
-    3.2,
-    2.35,
-    1.85,
-    1.45,
-    1.15,
-    0.95,
-    0.78,
-    0.6,
-    0.45,
-]  # for about the same rates, and two beyond
-components: int = (
-    384  # of PCA; on validation, all 784 err less by under 1 % up to 270 bits per image
-)
+pca_steps: list = [3.2, 2.35, 1.85, 1.45, 1.15, 0.95, 0.78, 0.6, 0.45]  # for about the same rates, and two beyond
+components: int = 384  # of PCA; on validation, all 784 err less by under 1 % up to 270 bits per image
 rounding: float = 0.4  # 0.5 is ordinary rounding; on validation, 0.4 takes about 1 % off both errors at equal rates
 gains: list = [1, 1.1, 1.3, 1.5]  # candidates for the contrast of PCA; validation chooses
 
@@ -50,9 +39,7 @@ gains: list = [1, 1.1, 1.3, 1.5]  # candidates for the contrast of PCA; validati
 epochs: int = 15  # passes over the training images; the last ones gain little
 batch_size: int = 256  # as for the model
 learning_rate: float = 1.0e-3  # as for the model; falls to 0 along a cosine
-finest: float = (
-    0.1  # the smallest step drawn; finer than the finest used, so that exact codes stay well drawn
-)
+finest: float = 0.1  # the smallest step drawn; finer than the finest used, so that exact codes stay well drawn
 coarsest: float = 6.0  # the largest step drawn
 
 # what it is compared with
@@ -61,6 +48,7 @@ jpeg_qualities: list = [1, 5, 10, 20, 40, 75]  # below 1 there is nothing
 webp_qualities: list = [0, 5, 20, 60]  # below 0 there is nothing
 singles: int = 100  # test images that are also put into files of their own
 shown: list = [3.5, 1.6, 1, 0.3]  # those of the steps whose images are shown
+# fmt: on
 
 # %% [markdown]
 # ## Load the images and the model
@@ -74,7 +62,7 @@ import zlib
 
 from ae_lib import StudyError, data, figures, metrics, models, training
 from ae_lib.analysis import codec
-from ae_lib.analysis.stream import HEADER, VERSION, unpack
+from ae_lib.analysis.codec_stream import HEADER, VERSION, unpack
 from ae_lib.run import Run
 
 import keras
@@ -488,7 +476,7 @@ result.rename_axis(index="step", columns=f"{images.title}, test")
 
 # %%
 def of_step(name, step):
-    return f"codec.{name}.{metrics.numbered('step', step)}"
+    return f"codec.{name}.{metrics.numbered_name('step', step)}"
 
 
 measured = {
@@ -528,11 +516,11 @@ claims = [
     ),
 ]
 headline = [name for name in measured if name.endswith((".mse", ".bits_per_image"))]
-comparison = run.finish(measured, claims, headline)
-comparison
+reproduced = run.finish(measured, claims, headline)
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** `08_learn_from_few_labels` asks what the codes are worth when labels are few.

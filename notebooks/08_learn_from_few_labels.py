@@ -22,27 +22,23 @@
 # ## Parameters
 
 # %% tags=["parameters"]
+# fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the draws, the initial weights and the order of the minibatches
 sizes: list = [100, 600, 1000, 3000]  # labels, ascending; multiples of the number of classes
 n_draws: int = 10  # draws of labels; the intervals are over them
-tune_on: int = (
-    600  # labels on which hyper-parameters are chosen at most; more costs time and gains little
-)
+tune_on: int = 600  # labels on which hyper-parameters are chosen at most; more costs time and gains little
 folds: int = 3  # of the cross-validation within the labels; no class may have fewer labels
 workers: int = 2  # classifiers trained at a time; each takes half a gigabyte with 3,000 labels
 neighbours: int = 10  # of each image in the graph; as in the literature
-sweeps: int = (
-    30  # over the graph; twice as many change the validation error by less than its spread
-)
+iterations: int = 30  # over the graph; twice as many change the validation error by less than its spread
 steps: int = 400  # of Adam, for the encoder and the network from scratch alike
 batch_size: int = 100  # images per step
 learning_rate: float = 0.001  # the step size of Adam; this is Keras's default
-goal: float = (
-    0.118  # the error with the fewest labels that is to be reached; here that of M1+TSVM, see below
-)
+goal: float = 0.118  # the error with the fewest labels that is to be reached; here that of M1+TSVM, see below
+# fmt: on
 
 # %% [markdown]
 # ## Load the images and the encoder
@@ -180,7 +176,7 @@ list(errors)
 # neighbours, and the labels spread along these edges until each image has the class that its neighbours have (Zhu,
 # Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003). The test
 # images are not in the graph: each is classified by a vote of its nearest training images, with the classes that these
-# were given. Ten neighbours are the literature's; that there are enough sweeps over the graph, and that class masses should
+# were given. Ten neighbours are the literature's; that there are enough iterations over the graph, and that class masses should
 # be made equal, was seen on MNIST's validation images when this was written. Nothing is fitted to the labels of a draw.
 #
 # The same graph of PCA's components is the baseline: it tells the encoder's share of the result from the graph's.
@@ -197,7 +193,7 @@ graphs = {
 
 # %%
 spread = {
-    name: [few_labels.propagate(among, draws[:, :n], images.y_train, sweeps) for n in sizes]
+    name: [few_labels.propagate(among, draws[:, :n], images.y_train, iterations) for n in sizes]
     for name, (among, _) in graphs.items()
 }
 for name, (_, to_graph) in graphs.items():
@@ -479,11 +475,11 @@ claims = [
     for claim, (a, b) in rivals.items()
 ]
 headline = [name for name in measured if name.endswith("error_mean")]
-comparison = run.finish(measured, claims, headline)
-comparison
+reproduced = run.finish(measured, claims, headline)
+reproduced
 
 # %% tags=["nbval-ignore-output"]
-comparison.table.rename_axis(columns=images.title)
+reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
 # **Read next.** The front page of the report puts the verdicts beside those of the other notebooks. On label propagation with very

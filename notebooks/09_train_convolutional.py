@@ -23,17 +23,11 @@
 # ## Parameters
 
 # %% tags=["parameters"]
+# fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that 02_train was given
 seed: int = 0  # of weights, minibatches, noise and the bootstrap
-train: list = [
-    "scheduled",
-    "wide",
-    "conv",
-    "conv30",
-    "denoising",
-    "denoising_conv",
-]  # leave out what you do not need
+train: list = ["scheduled", "wide", "conv", "conv30", "denoising", "denoising_conv"]  # leave out what you do not need
 
 # Networks
 hidden: list = [256, 128]  # the study's
@@ -50,40 +44,23 @@ compiler: str = "auto"  # xla or none; auto takes XLA for a network without conv
 
 # Noise
 most_noise: float = 0.5  # each training image of a denoising network has noise between 0 and this standard deviation
-noise_levels: list = [
-    0.0,
-    0.1,
-    0.2,
-    0.3,
-    0.5,
-    0.7,
-]  # of the test images; one beyond what the networks were trained for
+noise_levels: list = [0.0, 0.1, 0.2, 0.3, 0.5, 0.7]  # of the test images; one beyond what the networks were trained for
 margin_level: float = 0.5  # the level at which the margin is stated
 salt: float = 0.1  # share of the pixels in salt and pepper, which no network was trained for
 choose_on: int = 2000  # validation images on which the rivals' settings are chosen at each level
 filter_sizes: list = [1, 3, 5]  # sides of the median filter
 components: list = [8, 16, 32, 64, 128]  # of PCA
-wiener_levels: list = [
-    0.05,
-    0.1,
-    0.2,
-    0.3,
-    0.4,
-    0.5,
-]  # standard deviations that the Wiener filter is told
+wiener_levels: list = [0.05, 0.1, 0.2, 0.3, 0.4, 0.5]  # standard deviations that the Wiener filter is told
 
 # Comparison with the other models
-equal_error: float = (
-    0.015  # MSE at which the codecs are compared; about that of 32 exact PCA components
-)
+equal_error: float = 0.015  # MSE at which the codecs are compared; about that of 32 exact PCA components
 penalties: list = [0.01, 0.1]  # candidates for the linear probe, as in 05_explore_latent_space
-goal: float = (
-    3.0  # SSE per image that a code of 30 numbers is to reach, a published figure, see below
-)
+goal: float = 3.0  # SSE per image that a code of 30 numbers is to reach, a published figure, see below
 one_class: list = ["wide", "conv", "denoising"]  # kinds that are trained on each digit alone, too
 one_class_epochs: int = 8  # as in 06_detect_anomalies, likewise the next two
 one_class_batch_size: int = 64
 one_class_learning_rate: float = 0.002
+# fmt: on
 
 # %% [markdown]
 # ## Load the images and the study's model
@@ -510,7 +487,7 @@ names = {
     "Wiener filter": "wiener_filter",
     "noisy image": "noisy",
 }
-levels = {level: metrics.numbered("noise", level) for level in noise_levels} | {
+levels = {level: metrics.numbered_name("noise", level) for level in noise_levels} | {
     "salt and pepper": "salt_and_pepper"
 }
 

@@ -22,12 +22,11 @@
 # ## Parameters
 
 # %% tags=["parameters"]
+# fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that 02_train was given
 hidden: list = [500, 500]  # units of the encoder's hidden layers; the decoder mirrors them
-latent_dim: int = (
-    40  # numbers in the code, as in Rezende and Mohamed (2015); what is too many stays unused
-)
+latent_dim: int = 40  # numbers in the code, as in Rezende and Mohamed (2015); what is too many stays unused
 beta: float = 1.0  # weight of the divergence; 1 for the ELBO
 epochs: int = 60  # passes over the training images; 5 for a quick look
 batch_size: int = 128  # images per step
@@ -37,11 +36,7 @@ compiler: str = "auto"  # xla or none; auto takes XLA for a network without conv
 samples: int = 1000  # codes per test image, for the likelihood; 5,000 in Burda et al. (2016)
 elbo_samples: int = 10  # codes per image, for the ELBO
 goals: list = [89.9, 86.8]  # nats per image that are to be reached: published figures, see below
-components: list = [
-    30,
-    100,
-    300,
-]  # of the mixture model; the best on the validation images is taken
+components: list = [30, 100, 300]  # of the mixture model; the best on the validation images is taken
 iterations: int = 30  # of the mixture's expectation maximisation
 drawn: int = 2000  # new images to be judged; at most as many as there are test images
 neighbour_count: int = 10  # nearest training images that are asked for their class
@@ -58,6 +53,7 @@ penalties: list = [0.01, 0.1]  # candidates for the linear probe
 one_class_epochs: int = 8
 one_class_batch_size: int = 64
 one_class_learning_rate: float = 0.002
+# fmt: on
 
 # %% [markdown]
 # ## Load the images
@@ -604,7 +600,7 @@ for key, name in kinds.items():
     for what, values in (("distance", far[name]), ("agreement", agree[name])):
         measured[f"{key}.samples.{what}"] = metrics.interval(values, seed)
 for weight in sweep_betas:
-    row, key = collapse[f"β = {weight:g}"], metrics.numbered("vae_beta", weight)
+    row, key = collapse[f"β = {weight:g}"], metrics.numbered_name("vae_beta", weight)
     # Not the divergence: once collapsed it is next to 0, and no two machines agree on it.
     measured |= {
         f"{key}.test.mse": row["MSE per pixel"].value,

@@ -23,20 +23,12 @@
 # ## Parameters
 
 # %% tags=["parameters"]
+# fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 # Those that the run has are shown; pca and dense must stay
-models: list = [
-    "pca",
-    "dense",
-    "scheduled",
-    "wide",
-    "conv",
-    "conv30",
-    "denoising",
-    "denoising_conv",
-    "vae",
-]
+models: list = ["pca", "dense", "scheduled", "wide", "conv", "conv30", "denoising", "denoising_conv", "vae"]
 level: float = 0.95  # of the intervals over seeds; in comparisons with the best it holds for all of them jointly
+# fmt: on
 
 # %% [markdown]
 # ## Collect the results

@@ -22,14 +22,14 @@
 # ## Parameters
 
 # %% tags=["parameters"]
+# fmt: off
 profile: str = "latent_size"  # the run's folder, reports/<profile>/
 sweep: str = "latent_size"  # results of 02, 03, 05 and 07 at several latent sizes and seeds
-bottleneck_sweep: str = (
-    "bottleneck"  # the same networks with a ReLU bottleneck, at some of these sizes
-)
+bottleneck_sweep: str = "bottleneck"  # the same networks with a ReLU bottleneck, at some of these sizes
 level: float = 0.95  # of the intervals over seeds
 near: float = 0.1  # up to which excess an error counts as near the one at the largest size
 rates: list = [20, 40, 80, 160, 300]  # bits per image at which sizes are compared
+# fmt: on
 
 # %% [markdown]
 # ## Read the sweeps
@@ -272,7 +272,7 @@ def rates_of(codec, parameter):
     """Bits per image and error of a codec, one row for each trial and step, from few bits to many."""
     keys, tables = trials[["latent_dim", "seed"]], []
     for step in json.loads(trials[f"07_compress_images.{parameter}"][0]):
-        name = f"codec.{codec}.{metrics.numbered('step', step)}"
+        name = f"codec.{codec}.{metrics.numbered_name('step', step)}"
         tables.append(
             keys.assign(
                 step=step, bits=trials[f"{name}.bits_per_image"], value=trials[f"{name}.mse"]
@@ -397,14 +397,16 @@ elif len(set.union(*as_good.values())) == 1:
 claims = []
 for size in sizes:
     claim = f"{size} numbers err less than as many components: MSE of PCA over the autoencoder's"
-    claims.append((claim, f"{metrics.numbered('size', size)}.pca_mse_over_own", 1, verdicts[size]))
+    claims.append(
+        (claim, f"{metrics.numbered_name('size', size)}.pca_mse_over_own", 1, verdicts[size])
+    )
 baseline = accuracies["PCA, 5-NN"]["value"].map("{:.4f}".format)
 for size in sizes:
     claim = f"codes of {size} numbers have better neighbours than PCA's: accuracy of 5-NN"
     claims.append(
         (
             claim,
-            f"{metrics.numbered('size', size)}.knn5_accuracy",
+            f"{metrics.numbered_name('size', size)}.knn5_accuracy",
             baseline[size],
             better["5-NN"][size],
         )
@@ -471,9 +473,9 @@ found = {
 measured = {}
 for key, means in found.items():
     for size, mean in means.items():
-        measured[f"{metrics.numbered('size', size)}.{key}"] = mean
-comparison = run.finish(measured, claims)
-comparison
+        measured[f"{metrics.numbered_name('size', size)}.{key}"] = mean
+reproduced = run.finish(measured, claims)
+reproduced
 
 # %% [markdown]
 # **Read next.** `07_compress_images` makes the codec, `05_explore_latent_space` says why PCA's codes have good neighbours. The

@@ -253,8 +253,8 @@ def published(value, tolerance):
 
 def test_comparison_prints_fixed_text():
     reference = {"a.test.mse": published(2.0, 0.02), "a.test.ssim": published(0.5, 0.1)}
-    inside = runs.Comparison({"a.test.mse": 2.01, "a.test.ssim": 0.46}, reference)
-    other = runs.Comparison({"a.test.mse": 1.99, "a.test.ssim": 0.54}, reference)
+    inside = runs.Reproduction({"a.test.mse": 2.01, "a.test.ssim": 0.46}, reference)
+    other = runs.Reproduction({"a.test.mse": 1.99, "a.test.ssim": 0.54}, reference)
     assert repr(inside) == repr(other) == inside.summary
     assert inside.summary == (
         "reproduced 2 of 2 headline metrics (1 of them with a tolerance above 10% of the value)"
@@ -264,7 +264,7 @@ def test_comparison_prints_fixed_text():
 def test_comparison_shows_what_is_outside_and_leaves_out_what_is_not_published():
     reference = {"a.test.mse": published(2.0, 0.02), "a.test.gone": published(1.0, 0.1)}
     measured = {"a.test.mse": 2.1, "a.test.new": 1, "a.test.gone": math.nan}
-    comparison = runs.Comparison(measured, reference)
+    comparison = runs.Reproduction(measured, reference)
     assert "a.test.mse is OUTSIDE its tolerance: 2.1, reference 2 ± 0.02" in repr(comparison)
     assert "a.test.gone is OUTSIDE its tolerance: nan" in repr(comparison)
     assert list(comparison.table.index) == ["a.test.mse", "a.test.gone"]
@@ -274,7 +274,7 @@ def test_comparison_shows_what_is_outside_and_leaves_out_what_is_not_published()
 def test_tolerance_is_absolute_also_at_zero():
     reference = {"a.test.mse": published(0.0, 1e-8)}
     for value, within in ((1e-9, True), (-1e-8, True), (2e-8, False)):
-        comparison = runs.Comparison({"a.test.mse": value}, reference)
+        comparison = runs.Reproduction({"a.test.mse": value}, reference)
         assert comparison.table["within"].tolist() == [within]
 
 

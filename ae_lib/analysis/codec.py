@@ -21,8 +21,8 @@ from numbers import Real
 from ae_lib import StudyError
 
 # Their parts stand in modules of their own, and serve the codec only.
-from ae_lib.analysis import layers
-from ae_lib.analysis.stream import VERSION, pack, unpack
+from ae_lib.analysis import codec_layers
+from ae_lib.analysis.codec_stream import VERSION, pack, unpack
 from ae_lib.data import PIXELS, as_flat_images
 from ae_lib.models import mean_encoder
 from ae_lib.training import fit
@@ -49,7 +49,7 @@ class Codec:
 
     Attributes
     ----------
-    encoder : tuple of layers.Layer and layers.Network
+    encoder : tuple of codec_layers.Layer and codec_layers.Network
         Images, float32 (n, 784) in [0, 1], to coordinates, float32 (n, d) with training mean 0.
     decoder : tuple of Layer and Network, the first one a Layer
         Coordinates to images. With d + 1 inputs, the last one is the logarithm of the step.
@@ -74,7 +74,7 @@ class Codec:
 
     def encode(self, images):
         """Return the coordinates, float32 (n, d), of images as `as_flat_images` takes them."""
-        return layers.run(self.encoder, as_flat_images(images))
+        return codec_layers.run(self.encoder, as_flat_images(images))
 
     def decode(self, coordinates, step):
         """Return images, float32 (n, 784), of coordinates (n, d) rounded with this step."""
@@ -82,7 +82,7 @@ class Codec:
         if len(self.decoder[0].weights) > len(self.first):
             log_step = np.full(len(coordinates), math.log(step), "float32")
             coordinates = np.column_stack([coordinates, log_step])
-        return layers.run(self.decoder, coordinates)
+        return codec_layers.run(self.decoder, coordinates)
 
     def quantise(self, coordinates, step):
         """Round coordinates, float (n, d), to symbols, int32 (n, d), with bins of width ``step``.
@@ -170,7 +170,7 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000)
     ----------
     encoder, decoder : keras.Model, (n, 784) → (n, d) and (n, d) → (n, 784)
         Layers in a row, as the builders of `ae_lib.models` make them: dense ones with linear, ReLU
-        or sigmoid activation, and `layers.NETWORK_LAYERS`. Of a `GaussianCode` the mean is coded.
+        or sigmoid activation, and `codec_layers.NETWORK_LAYERS`. A `GaussianCode` gives its mean.
     images : uint8 or float array, shape (n, 784)
         The training images, on whose codes everything is fitted.
     rounding : float, in (0, 0.5]
@@ -178,13 +178,13 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000)
     metric_images : int
         Number of images, evenly spaced, over which the metric is averaged.
     """
-    inwards = layers.from_keras(mean_encoder(encoder).layers)
-    outwards = layers.from_keras(decoder.layers)
-    codes = layers.run(inwards, as_flat_images(images))
+    inwards = codec_layers.from_keras(mean_encoder(encoder).layers)
+    outwards = codec_layers.from_keras(decoder.layers)
+    codes = codec_layers.run(inwards, as_flat_images(images))
     metric = _mean_metric(outwards, codes[:: max(1, len(codes) // metric_images)])
     mean, forward, backward = _klt(codes.astype("float64"), metric)
-    inwards += (layers.dense(forward, -mean @ forward, "linear"),)
-    outwards = (layers.dense(backward, mean, "linear"), *outwards)
+    inwards += (codec_layers.dense(forward, -mean @ forward, "linear"),)
+    outwards = (codec_layers.dense(backward, mean, "linear"), *outwards)
     return _counted(inwards, outwards, images, rounding)
 
 
@@ -200,13 +200,13 @@ def tuned(codec, images, validation, settings, steps):
     shape (n, 784); ``settings`` are `ae_lib.training.Settings`. Returns the new codec and a
     keras.callbacks.History. Raises `StudyError` if the decoder's first layer is not dense.
     """
-    encoder = layers.to_keras(codec.encoder, trainable=False)
-    decoder = layers.to_keras(_with_step_input(codec.decoder))
+    encoder = codec_layers.to_keras(codec.encoder, trainable=False)
+    decoder = codec_layers.to_keras(_with_step_input(codec.decoder))
     rounding = _RandomStep(steps, codec.rounding, settings.seed)
     inputs = keras.Input((PIXELS,))
     outputs = keras.Sequential([*encoder, rounding, *decoder])(inputs)
     history = fit(keras.Model(inputs, outputs), images, validation, settings)
-    return replace(codec, decoder=layers.from_keras(decoder)), history
+    return replace(codec, decoder=codec_layers.from_keras(decoder)), history
 
 
 def from_pca(pca, images, rounding=0.5, gain=1.0):
@@ -216,8 +216,8 @@ def from_pca(pca, images, rounding=0.5, gain=1.0):
     multiplies the difference from the mean image. The rest is as in `from_autoencoder`.
     """
     basis, mean = pca.components_.astype("float64"), pca.mean_.astype("float64")
-    encoder = layers.dense(basis.T, -basis @ mean, "linear")
-    decoder = layers.dense(gain * basis, mean, "clip")
+    encoder = codec_layers.dense(basis.T, -basis @ mean, "linear")
+    decoder = codec_layers.dense(gain * basis, mean, "clip")
     return _counted((encoder,), (decoder,), images, rounding)
 
 
@@ -231,7 +231,7 @@ def load(path):
                 f"{path} holds a codec of version {arrays['version']}; expected version {VERSION}: "
                 "fit the codec again."
             )
-        encoder, decoder = (layers.read(arrays, name) for name in ("encoder", "decoder"))
+        encoder, decoder = (codec_layers.read(arrays, name) for name in ("encoder", "decoder"))
         rounding = float(arrays["rounding"])
         codec = Codec(encoder, decoder, arrays["first"], arrays["counts"], rounding)
         _check(codec)
@@ -264,7 +264,7 @@ def decompress(stream, codec):
 def _with_step_input(decoder):
     """Return the decoder with one more input, whose weights are 0."""
     back, first, *rest = decoder
-    if not isinstance(first, layers.Layer):
+    if not isinstance(first, codec_layers.Layer):
         raise StudyError(
             "The decoder's first layer is not dense; expected a dense one, which can take the step "
             "as an input: build the decoder so."
@@ -272,7 +272,7 @@ def _with_step_input(decoder):
     # The first layer absorbs the map back to codes, which `from_autoencoder` put before it.
     weights = np.vstack([back.weights @ first.weights, np.zeros(len(first.bias))])
     bias = back.bias @ first.weights + first.bias
-    return layers.dense(weights, bias, first.activation), *rest
+    return codec_layers.dense(weights, bias, first.activation), *rest
 
 
 class _RandomStep(keras.layers.Layer):
@@ -320,7 +320,7 @@ def _counted(encoder, decoder, images, rounding):
         raise StudyError(
             f"rounding is {rounding}; expected a number above 0 and up to 0.5: change it."
         )
-    cells = _cells(layers.run(encoder, as_flat_images(images)))
+    cells = _cells(codec_layers.run(encoder, as_flat_images(images)))
     first = cells.min(axis=0)
     length = int((cells.max(axis=0) - first).max()) + 1
     counts = [np.bincount(column, minlength=length) for column in (cells - first).T]

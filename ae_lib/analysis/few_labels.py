@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 
-# Assumed of the random walk on a graph; what decays more slowly is left to the last sweeps.
+# Assumed of the random walk on a graph; what decays more slowly is left to the last iterations.
 SPECTRAL_RADIUS = 0.99
 
 
@@ -64,15 +64,15 @@ def neighbour_weights(codes, queries=None, neighbours=10):
     return scipy.sparse.csr_array((weights.ravel(), graph.indices, graph.indptr), graph.shape)
 
 
-def propagate(weights, draws, labels, sweeps=30):
+def propagate(weights, draws, labels, iterations=30):
     """Give every node of a graph the class of its neighbours, from a few labelled nodes on.
 
     The harmonic function (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian
     fields and harmonic functions", ICML 2003): each node's share of a class is the weighted mean of
     its neighbours' shares, and the labelled nodes keep theirs. Class masses are then made equal, as
     draws are balanced, and the largest share wins. Chebyshev's method (Golub and Varga, "Chebyshev
-    semi-iterative methods …", Numerische Mathematik 3, 1961) saves two thirds of the sweeps over
-    the graph. Returns int64 array, shape (count, n).
+    semi-iterative methods …", Numerische Mathematik 3, 1961) saves two thirds of the iterations.
+    Returns int64 array, shape (count, n).
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def propagate(weights, draws, labels, sweeps=30):
     at = draws, np.arange(count)[:, None]
     known[(*at, labels[draws])] = 1
     shares, before, momentum = known, np.zeros_like(known), 1.0
-    for sweep in range(sweeps):
+    for sweep in range(iterations):
         walked = (walk @ shares.reshape(len(known), -1)).reshape(known.shape)
         after = momentum * (walked - before) + before
         after[at] = known[at]

@@ -52,7 +52,7 @@ def purity(labels, nearest):
     return (labels[nearest] == vote(labels, nearest)[:, None]).mean(axis=1)
 
 
-def shared(first, second):
+def shared_neighbours(first, second):
     """Return the share of each query's neighbours that two lists have in common, in any order.
 
     Both are int arrays, shape (m, k), as `neighbours` returns them; the result has shape (m,).
@@ -109,7 +109,7 @@ def pixel_metric(codes, images):
     return np.linalg.cholesky(prediction @ prediction.T).astype(codes.dtype)
 
 
-def units(codes):
+def unit_table(codes):
     """Describe each unit of a code, float (n, d), d ≥ 2, in one row of a pandas.DataFrame.
 
     Columns ``mean``, ``std``, ``share`` (of the summed variance of all units), ``mean_correlation``

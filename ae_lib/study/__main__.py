@@ -57,7 +57,7 @@ def sweep(name, workers, models, scheduler):
     from ae_lib.study import sweep
 
     trials, name = sweep.load_sweep(name), sweep.sweep_file(name).stem
-    with execute.only_run(f"sweeps/{name}") as folder:
+    with execute.locked_folder(f"sweeps/{name}") as folder:
         results = sweep.collect(trials, folder, scheduler, workers, models)
     counts = results["status"].value_counts()
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
@@ -101,7 +101,7 @@ def _bring_up_to_date(name, jobs, notice=None):
     Returns the comparison of the headline metrics with the published ones, and the run's folder.
     """
     profile = graph.load_profile(name)
-    with execute.only_run(profile.name) as folder:
+    with execute.locked_folder(profile.name) as folder:
         execute.remove_leftovers(folder)
         with tqdm(file=sys.stderr, disable=None, bar_format="{desc}") as bar:
 

@@ -291,7 +291,7 @@ def _papermill(notebook, parameters, folder, name, forward):
 
 
 @contextlib.contextmanager
-def only_run(name):
+def locked_folder(name):
     """Hold a run's folder for one process; `StudyError` if another one has it."""
     from filelock import FileLock, Timeout
 

@@ -10,7 +10,7 @@ import tokenize
 from importlib.metadata import version
 
 from ae_lib import StudyError, data
-from ae_lib.run import PROJECT, REFERENCE, RESULTS, read_json, sweep_table
+from ae_lib.run import PROJECT, REFERENCE, RESULTS, is_duration, read_json, sweep_table
 from ae_lib.study import graph
 
 LINE_STARTS = {
@@ -75,9 +75,12 @@ def out_of_date(profile, current, folder):
 
 
 def results_of(folder, name):
-    """SHA-256 of what a notebook has published in a run's folder; None if there is nothing."""
+    """SHA-256 of a notebook's results in a run's folder but for durations; None without any."""
     path = folder / "artifacts" / name / RESULTS
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if not path.is_file():
+        return None
+    metrics = {k: v for k, v in read_json(path)["metrics"].items() if not is_duration(k)}
+    return hashlib.sha256(json.dumps(metrics, sort_keys=True).encode()).hexdigest()
 
 
 def code_of(source):

@@ -8,6 +8,7 @@ from ae_lib.run import (
     PROJECT,
     REFERENCE,
     explained_write_errors,
+    is_duration,
     sweep_files,
     write_bytes,
     write_json,
@@ -34,7 +35,7 @@ def measure(profile, scheduler=None):
     """
     path = graph.profile_file(profile)
     trials = [_trial(path, seed) for seed in range(SEEDS_OF_CORE)]
-    with execute.only_run(f"sweeps/reference_{path.stem}") as folder:
+    with execute.locked_folder(f"sweeps/reference_{path.stem}") as folder:
         failed = (sweep.collect(trials, folder, scheduler)["status"] != "done").sum()
         if failed:
             raise StudyError(
@@ -104,11 +105,6 @@ def tolerance_of(value, std, seeds):
         return rounding
     quantile = float(student.ppf((1 + LEVEL) / 2, seeds - 1))
     return max(rounding, quantile * std * math.sqrt(1 + 1 / seeds))
-
-
-def is_duration(name):
-    """Whether a metric is a time, which belongs to a machine and is not published."""
-    return name.rpartition(".")[2].startswith("seconds")
 
 
 def publish_sweep(name):

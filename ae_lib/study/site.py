@@ -5,7 +5,7 @@ import json
 from ae_lib.run import (
     MODELS,
     RESULTS,
-    Comparison,
+    Reproduction,
     explained_write_errors,
     from_json,
     read_json,
@@ -41,7 +41,7 @@ def write(profile, folder, notice, changed=()):
 
     Returns
     -------
-    ae_lib.run.Comparison or None
+    ae_lib.run.Reproduction or None
         None if no notebook is finished yet that says what the data are.
     """
     executed = [name for name in profile.parameters if (folder / f"{name}.ipynb").is_file()]
@@ -138,7 +138,7 @@ def _write_front_page(profile, folder, run, results, notice):
     measured = {
         name: metrics[name].value if name in metrics else float("nan") for name in published
     }
-    comparison = Comparison(measured, published)
+    comparison = Reproduction(measured, published)
     claims = [[metrics.get(part, part) for part in row] for row in results["claims"]]
     answers = [folder / "artifacts" / name / "verdicts.json" for name in run["parameters"]]
     titles = {n: heading(folder / f"{n}.ipynb") for n in run["parameters"]}

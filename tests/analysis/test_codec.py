@@ -4,8 +4,8 @@ import dataclasses
 import json
 
 from ae_lib import StudyError, models, training
-from ae_lib.analysis import codec, layers
-from ae_lib.analysis.stream import HEAD, HEADER, checksum, pack, unpack
+from ae_lib.analysis import codec, codec_layers
+from ae_lib.analysis.codec_stream import HEAD, HEADER, checksum, pack, unpack
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ def dense(digits, network):
 
 @pytest.fixture(scope="module", params=["conv", "vae"])
 def other(request):
-    """Networks that are not plain rows of dense layers."""
+    """Networks that are not plain rows of dense codec_layers."""
     keras.utils.set_random_seed(0)
     if request.param == "conv":
         return models.convolutional_autoencoder(filters=(3, 4), latent_dim=6)
@@ -59,8 +59,8 @@ def tiny():
     """A codec in round numbers: its coordinates are pixels 0 and 1, centred."""
     weights = np.zeros((784, 2), "float32")
     weights[0, 0] = weights[1, 1] = 4
-    inwards = layers.Layer(weights, np.float32([-2, -2]), "linear")
-    outwards = layers.Layer(weights.T / 16, np.full(784, 0.5, "float32"), "clip")
+    inwards = codec_layers.Layer(weights, np.float32([-2, -2]), "linear")
+    outwards = codec_layers.Layer(weights.T / 16, np.full(784, 0.5, "float32"), "clip")
     counts = np.zeros((2, 257), "uint32")
     counts[:, ::16] = np.arange(17) + 1
     return codec.Codec((inwards,), (outwards,), np.int32([-128, -128]), counts, 0.5)
@@ -222,8 +222,8 @@ def test_a_convolutions_fingerprint_covers_layers_and_weights(digits):
     assert [type(part).__name__ for part in own.encoder] == ["Network", "Layer", "Layer"]
     assert [type(part).__name__ for part in own.decoder] == ["Layer", "Layer", "Network"]
     changed = [
-        layers.Network(stage.config.replace("relu", "linear"), stage.arrays),
-        layers.Network(stage.config, (stage.arrays[0] + 1, stage.arrays[1])),
+        codec_layers.Network(stage.config.replace("relu", "linear"), stage.arrays),
+        codec_layers.Network(stage.config, (stage.arrays[0] + 1, stage.arrays[1])),
     ]
     prints = [
         dataclasses.replace(own, encoder=(part, *own.encoder[1:])).fingerprint for part in changed

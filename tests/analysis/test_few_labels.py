@@ -91,7 +91,7 @@ def test_propagation_solves_the_harmonic_equations():
     codes = rng.normal(size=(150, 2)) + 1.5 * np.eye(3)[labels][:, :2]
     weights = few_labels.neighbour_weights(codes, neighbours=8)
     draws = few_labels.balanced_draws(labels, [15], count=3)
-    spread = few_labels.propagate(weights, draws, labels, sweeps=400)
+    spread = few_labels.propagate(weights, draws, labels, iterations=400)
     w = (weights + weights.T).toarray().astype("float64")
     for draw, found in zip(draws, spread, strict=True):
         rest = np.setdiff1d(np.arange(150), draw)

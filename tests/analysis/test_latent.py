@@ -102,7 +102,7 @@ def test_pixel_metric_undoes_any_linear_map_of_pcas_codes(digits, pca):
 
 
 def test_units_of_pca(digits, pca):
-    table = latent.units(pca.transform(digits.x_train))
+    table = latent.unit_table(pca.transform(digits.x_train))
     np.testing.assert_allclose(
         table["share"], pca.explained_variance_ / pca.explained_variance_.sum(), rtol=1e-4
     )
@@ -112,7 +112,7 @@ def test_units_of_pca(digits, pca):
 
 def test_units_of_a_code_with_copies():
     x = np.random.default_rng(2).normal(size=1000)
-    table = latent.units(np.stack([x, -3 * x + 1, np.zeros(1000)], axis=1))
+    table = latent.unit_table(np.stack([x, -3 * x + 1, np.zeros(1000)], axis=1))
     np.testing.assert_allclose(table["max_correlation"], [1, 1, 0], atol=1e-9)
     np.testing.assert_allclose(table["mean_correlation"], [0.5, 0.5, 0], atol=1e-9)
     np.testing.assert_allclose(table["share"], [0.1, 0.9, 0])
@@ -159,7 +159,7 @@ def test_path_is_straight_and_keeps_its_ends(codes):
 
 def test_shared_ignores_the_order():
     first, second = np.array([[1, 2, 3, 4], [1, 2, 3, 4]]), np.array([[4, 3, 2, 1], [4, 9, 8, 7]])
-    np.testing.assert_allclose(latent.shared(first, second), [1, 0.25])
+    np.testing.assert_allclose(latent.shared_neighbours(first, second), [1, 0.25])
 
 
 def test_equivalence_needs_the_whole_interval_within_the_margin():

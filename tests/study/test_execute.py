@@ -147,13 +147,13 @@ def test_what_a_process_said_last_is_in_the_error(tmp_path):
 
 # ------------------------------ a run's folder
 def test_one_run_at_a_time_and_the_next_when_it_has_ended(empty):
-    with execute.only_run("small") as folder:
+    with execute.locked_folder("small") as folder:
         assert folder == empty
         with pytest.raises(StudyError, match="small is in use by another run; .*: wait until"):
-            execute.only_run("small").__enter__()
-        with execute.only_run("another"):
+            execute.locked_folder("small").__enter__()
+        with execute.locked_folder("another"):
             pass
-    with execute.only_run("small"):
+    with execute.locked_folder("small"):
         pass
 
 
@@ -161,7 +161,7 @@ def test_the_lock_works_where_there_is_no_fcntl(empty, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
-    with execute.only_run("small") as folder:
+    with execute.locked_folder("small") as folder:
         assert folder.is_dir()
 
 

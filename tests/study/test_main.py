@@ -8,7 +8,7 @@ import signal
 import time
 
 from ae_lib import StudyError, data
-from ae_lib.run import Comparison
+from ae_lib.run import Reproduction
 from ae_lib.study import __main__ as command
 from ae_lib.study import execute, graph
 from tests.study import small
@@ -103,7 +103,7 @@ def test_unwritable_reports_are_one_sentence(project, study, tmp_path):
 
 
 def test_two_runs_of_one_profile_at_once(folder, study):
-    with execute.only_run("small"):
+    with execute.locked_folder("small"):
         code, errors = study("report", "small")
     assert code == 1
     assert f"error: {folder} is in use by another run; expected one at a time" in errors
@@ -190,7 +190,7 @@ def no_run(monkeypatch, tmp_path):
 
     def instead(profile, jobs, notice=None):
         asked.append((profile, notice))
-        return Comparison({}, {}), tmp_path / profile
+        return Reproduction({}, {}), tmp_path / profile
 
     monkeypatch.setattr(command, "_bring_up_to_date", instead)
     return asked

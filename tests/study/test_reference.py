@@ -4,7 +4,7 @@ import math
 import shutil
 
 from ae_lib import StudyError
-from ae_lib.run import PROJECT, REFERENCE, read_json, sweep_files
+from ae_lib.run import PROJECT, REFERENCE, is_duration, read_json, sweep_files
 from ae_lib.study import execute, graph, reference, sweep
 from tests.study import small
 
@@ -70,7 +70,7 @@ def test_summary_is_of_the_headline_without_durations_and_what_could_not_be_comp
         "a.test.mse": (3, 2.0),
         "a.test.late": (2, 4.0),
     }
-    assert not reference.is_duration("seconds.test.mse")
+    assert not is_duration("seconds.test.mse")
 
 
 @pytest.mark.parametrize("profile", ["mnist", "digits"])
