@@ -40,7 +40,7 @@ test: $(READY) ## style, rooms, library, guards, golden notebooks: no network, n
 	$(REPLAY) --nbval-cell-timeout=600 -n auto --dist loadscope --no-loadscope-reorder tests/golden notebooks/13_study_latent_size.ipynb
 
 validate: $(READY) ## replay the MNIST notebooks, kill and resume a training: needs MNIST (WITHOUT="09 10 12")
-	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_mnist.py
+	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_resume_on_mnist.py
 	$(REPLAY) --nbval-cell-timeout=1800 $(foreach number,11 $(WITHOUT),--ignore-glob='notebooks/$(number)_*') notebooks
 
 baselines: $(READY) ## execute and store the golden notebooks, and the paired ones (needs MNIST)

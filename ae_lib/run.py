@@ -54,11 +54,7 @@ class Run:
         return f"reports/{self.profile}, as seen by {self.notebook}"
 
     def artifact(self, name):
-        """Path of ``<notebook>/<file>`` among the artifacts.
-
-        `StudyError` if it is missing, or if the study executes this notebook and its graph does not
-        say that it reads from that one.
-        """
+        """Path of ``<notebook>/<file>``; `StudyError` if it is missing, or not in the graph."""
         maker, allowed = name.partition("/")[0], os.environ.get(MAY_READ)
         if allowed is not None and maker not in {self.notebook, *allowed.split(",")}:
             raise StudyError(

@@ -4,7 +4,7 @@ import inspect
 import itertools
 
 from ae_lib import StudyError, figures
-from tests.drawing import CAPTION, drawn
+from tests.figure_checks import CAPTION, drawn
 
 import matplotlib as mpl
 import numpy as np

@@ -8,7 +8,7 @@ import sys
 from ae_lib import metrics, models, training
 from ae_lib.analysis import anomaly, codec, comparison, latent
 from ae_lib.metrics import Interval, welch_interval
-from tests.drawing import CAPTION, drawn
+from tests.figure_checks import CAPTION, drawn
 
 import keras
 import numpy as np

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from ae_lib.study.__main__ import main
-from tests.study import small
+from tests.study import small_project as small
 
 import pytest
 

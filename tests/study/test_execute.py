@@ -7,7 +7,7 @@ import subprocess
 from ae_lib import StudyError
 from ae_lib.run import read_json
 from ae_lib.study import execute, graph
-from tests.study import small
+from tests.study import small_project as small
 from tests.study.conftest import STARTED_WITH
 
 import nbformat

@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 from ae_lib import StudyError
-from ae_lib.run import PROJECT, write_json
+from ae_lib.run import PROJECT, read_json, write_json
 from ae_lib.study import fingerprint, graph
-from tests.study.small import PARAMETERS, pretend_finished, replace
+from tests.study.small_project import PARAMETERS, pretend_finished, replace
 
 import numpy as np
 import pytest
@@ -215,7 +215,12 @@ def test_results_changed_in_jupyterlab_or_lost_are_made_again_with_what_needs_th
     results = folder / "artifacts" / "03_evaluate" / "results.json"
     os.utime(results, (1, 1))
     assert stale() == []
-    results.write_text("{}")
+    content = read_json(results)
+    write_json(
+        results, content | {"metrics": content["metrics"] | {"a.train.seconds": {"value": 1}}}
+    )
+    assert stale() == [], "it only took longer"
+    write_json(results, content | {"metrics": content["metrics"] | {"a.test.mse": {"value": 1}}})
     assert stale() == ["03_evaluate"]
     (folder / "artifacts" / "02_train" / "results.json").unlink()
     assert stale() == ["02_train", "03_evaluate"]
@@ -240,7 +245,8 @@ def test_results_that_changed_in_a_later_script_make_its_earlier_reader_out_of_d
     (graph.PARAMS / "small.yaml").write_text("all: {model: conv}\n")
     folder, profile = new_project / "reports" / "small", graph.load_profile("small")
     pretend_finished(profile, folder)
-    (folder / "artifacts" / "09_train_convolutional" / "results.json").write_text("{}")
+    results = folder / "artifacts" / "09_train_convolutional" / "results.json"
+    write_json(results, {"metrics": {"a.test.mse": {"value": 1}}})
     current = fingerprint.fingerprints(profile)
     stale = fingerprint.out_of_date(profile, current, folder)
     assert stale == ["09_train_convolutional", "03_evaluate"]

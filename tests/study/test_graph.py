@@ -5,7 +5,7 @@ import shutil
 from ae_lib import StudyError
 from ae_lib.run import MODELS
 from ae_lib.study import graph
-from tests.study.small import BODIES, PARAMETERS, replace
+from tests.study.small_project import BODIES, PARAMETERS, replace
 
 import pytest
 

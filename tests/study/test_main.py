@@ -11,7 +11,7 @@ from ae_lib import StudyError, data
 from ae_lib.run import Reproduction
 from ae_lib.study import __main__ as command
 from ae_lib.study import execute, graph
-from tests.study import small
+from tests.study import small_project as small
 
 import pytest
 

@@ -6,7 +6,7 @@ import shutil
 from ae_lib import StudyError
 from ae_lib.run import PROJECT, REFERENCE, is_duration, read_json, sweep_files
 from ae_lib.study import execute, graph, reference, sweep
-from tests.study import small
+from tests.study import small_project as small
 
 import nbformat
 import numpy as np

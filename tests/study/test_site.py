@@ -5,7 +5,7 @@ import re
 from ae_lib.metrics import Interval
 from ae_lib.run import read_json
 from ae_lib.study import fingerprint, graph, site
-from tests.study.small import BODIES, metrics_of, pretend_finished, study_of
+from tests.study.small_project import BODIES, metrics_of, pretend_finished, study_of
 
 import pytest
 

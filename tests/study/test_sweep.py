@@ -11,7 +11,8 @@ from threading import Timer
 
 from ae_lib import StudyError
 from ae_lib.study import execute, graph, sweep
-from tests.study import small, work
+from tests.study import fake_work as work
+from tests.study import small_project as small
 
 import nbformat
 import pandas as pd

@@ -29,7 +29,7 @@ def never(trial, with_models):
     raise AssertionError(trial.name)
 
 
-def numbered_name(number, trial, with_models):
+def numbered(number, trial, with_models):
     """A result that says who asked."""
     return {**corrected(trial, with_models), "metrics": {"number": {"value": number}}}
 
