@@ -10,8 +10,12 @@ from pathlib import Path
 from ae_lib import StudyError, data
 from ae_lib.study import execute, graph, site
 
-import click
 from tqdm import tqdm
+
+try:
+    import click
+except ModuleNotFoundError:  # the library alone is installed
+    sys.exit("error: The package click is missing; expected the extra: pip install 'ae-lib[study]'")
 
 RULE = "=" * 100
 CORES = os.cpu_count() or 1
@@ -161,8 +165,8 @@ def main(arguments=None):
         if error.name.startswith("ae_lib"):
             raise
         say(
-            f"error: The package {error.name} is missing; expected what the Makefile installs: "
-            "run make, or pip install 'ae-lib[study,sweep]'."
+            f"error: The package {error.name} is missing; expected the extras: run make, or pip "
+            "install 'ae-lib[study,sweep]'."
         )
     except (KeyboardInterrupt, click.Abort):
         say("interrupted: what is finished is kept, and the next start resumes from there")

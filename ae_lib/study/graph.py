@@ -194,6 +194,10 @@ def profile_file(profile):
 def named_file(name, folder, kind):
     """A YAML file by its path, or by its name in a folder; `StudyError` if there is none."""
     path = Path(name) if name.endswith(".yaml") else folder / f"{name}.yaml"
+    if not FOLDER.is_dir():
+        raise StudyError(
+            f"{FOLDER} is missing; expected the notebooks: clone the study, and run make there."
+        )
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
         raise StudyError(
