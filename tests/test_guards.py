@@ -62,6 +62,8 @@ def test_stored_notebooks_mean_something(path):
 @each_stored
 def test_stored_notebooks_are_what_the_code_makes(path):
     profile = graph.OWN_PROFILE.get(path.stem, "mnist")
+    if profile == "benchmark":
+        pytest.skip("It is measured on an idle machine, not whenever code changes.")
     current = fingerprints_of("digits" if path.parent == GOLDEN else profile)
     assert guards.is_what_the_code_makes(path, current[path.stem]) == []
 
@@ -93,7 +95,7 @@ def test_reference_is_complete(profile):
     for model in ("dense", "pca", "pixels"):
         names |= {f"{model}.test.{probe}_accuracy" for probe in (*probes, "linear_probe")}
     for score in ("ink", "pca", "pca_relative", "dense_mse", "dense_bce", "best"):
-        names |= {f"oneclass.{score}.auroc_{part}" for part in ("mean", *range(10))}
+        names.add(f"oneclass.{score}.auroc_mean")
     assert names | {"threshold.false_alarm_rate_at_5"} <= set(published)
     for entry in published.values():
         assert set(entry) == {"value", "mean", "std", "seeds", "tolerance"}

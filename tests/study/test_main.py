@@ -117,7 +117,7 @@ def test_a_missing_package_is_one_sentence(study, monkeypatch):
     monkeypatch.setattr(graph, "load_profile", missing)
     code, errors = study("report", "small")
     assert code == 1
-    assert "error: The package papermill is missing; expected what the Makefile installs" in errors
+    assert "error: The package papermill is missing; expected the extras: run make" in errors
 
 
 # ------------------------------ ended from outside
