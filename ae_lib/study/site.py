@@ -64,7 +64,7 @@ def collect(folder, notebooks):
     """The results of some notebooks of a run together, a dict.
 
     ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: names of those in
-    a table of results or a claim; ``claims``.
+    a table of results, the front page's included, or a claim; ``claims``.
     """
     metrics, headline, claims = {}, set(), []
     for name in notebooks:
@@ -73,6 +73,9 @@ def collect(folder, notebooks):
         headline.update(results["headline"])
         claims += results["claims"]
     headline.update(part for row in claims for part in row[1:3] if part in metrics)
+    complete = [name.split(".")[0] for name in metrics if name.endswith(".test.ssim")]
+    table = [f"{model}.test.{score}" for model in complete for score in SCORES]
+    headline.update(name for name in table if name in metrics)
     return {"metrics": metrics, "headline": sorted(headline), "claims": claims}
 
 
