@@ -313,8 +313,10 @@ def locked_folder(name):
 
 
 def remove_leftovers(folder):
-    """Remove what killed processes left; a stage whose process lives is an open notebook's."""
-    for path in [*folder.glob(".*.stage"), *folder.glob(".*.tmp"), *folder.glob(".*.ipynb")]:
+    """Remove what killed processes left in a locked folder; what open notebooks write stays."""
+    for path in folder.glob(".*.ipynb"):  # executors alone write these, and the lock says: no other
+        path.unlink(missing_ok=True)
+    for path in [*folder.glob(".*.stage"), *folder.glob(".*.tmp")]:
         process = path.name.split(".")[-2]
         if process.isdigit() and not _lives(int(process)):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

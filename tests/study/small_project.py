@@ -151,13 +151,16 @@ def study_of(path):
     return json.loads(path.read_text())["metadata"]["study"]
 
 
-def alive(mark):
-    """The processes that carry a mark and run; one that waits to be collected does not."""
+def alive(mark, seen=()):
+    """The processes that carry a mark and run; one that waits to be collected does not.
+
+    A process that is ending has no environment left: those that were seen before count without.
+    """
     marked = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             runs = process.status() != psutil.STATUS_ZOMBIE
-            if runs and process.environ().get(MARK) == str(mark):
+            if runs and (process in seen or process.environ().get(MARK) == str(mark)):
                 marked.append(process)
     return marked
 

@@ -137,9 +137,10 @@ def test_nothing_outlives_a_killed_run_and_the_next_completes_with_the_same_metr
         process = start(new_project, "report", "small", **sleeping)
         small.wait_until(moment)
         time.sleep(random.uniform(0, 1))
+        seen = small.alive(tmp_path)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
-        small.wait_until(lambda: not small.alive(tmp_path), 30)  # under a second, if not busy
+        small.wait_until(lambda seen=seen: not small.alive(tmp_path, seen), 30)  # idle: under 1 s
     code, errors = study("report", "small")
     assert code == 0
     assert small.executed(errors)[-1] == "03_evaluate"
