@@ -68,13 +68,14 @@ clean: ## remove .venv and the results of runs; reference results stay
 	find reports -mindepth 1 -maxdepth 1 ! -name reference -exec rm -rf {} +
 
 # uv, itself from the lock, installs the rest in half a minute; where there is none for the machine, pip does.
+# Compiled at once, since Keras takes three times as long to import where Python may not write bytecode.
 $(READY): requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "error: no Python from 3.11 to 3.13 was found; install one, or name it: make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(BIN)/python -m pip --version > /dev/null 2>&1 || test -d $(VENV)/conda-meta || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing the locked packages into $(VENV)"
 	@sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt
 	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt; \
-	then $(BIN)/uv pip install --python $(BIN)/python --require-hashes -r requirements.lock; \
+	then $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock; \
 	else $(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock; fi
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

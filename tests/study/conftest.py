@@ -2,8 +2,10 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from functools import partial
 
 from ae_lib.study.__main__ import main
 from tests.study import small_project as small
@@ -65,6 +67,12 @@ def study(monkeypatch, capfd):
     return run
 
 
+def _prepare(limit):
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored, if the tests run in the background
+    if limit:
+        limit()
+
+
 @pytest.fixture
 def start(tmp_path, monkeypatch):
     """Start a command of the study as a process of its own, with all that it starts marked."""
@@ -79,7 +87,7 @@ def start(tmp_path, monkeypatch):
             [sys.executable, "-m", module, *arguments],
             cwd=root, env={name: str(text) for name, text in variables.items()}, text=True,
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=limit,
+            preexec_fn=partial(_prepare, limit),
         )  # fmt: skip
         started.append(process)
         return process
