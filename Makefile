@@ -17,7 +17,7 @@ JOBS = $(patsubst -j%,--jobs %,$(filter-out -j,$(filter -j%,$(MAKEFLAGS))))
 ABSOLUTE = $${AE_DATA_DIR:+AE_DATA_DIR="$$(cd "$$AE_DATA_DIR" && pwd)"}
 REPLAY = $(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env
 
-.PHONY: help lab report sweep test validate baselines reference benchmark rivals lock clean
+.PHONY: help lab report times sweep test validate baselines reference benchmark rivals lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -28,6 +28,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 report: $(READY) ## execute what is out of date, write reports/<profile>/ (PROFILE=mnist|digits|latent_size|yours, -j1)
 	@$(STUDY) report $(PROFILE) $(JOBS)
+
+times: $(READY) ## where the seconds of a run went, by notebook and section (PROFILE=mnist|digits|yours)
+	@$(STUDY) times $(or $(PROFILE),mnist)
 
 sweep: $(READY) ## execute a grid of runs (SWEEP=smoke|seeds|latent_size|bottleneck|yours, SCHEDULER=tcp://…)
 	@$(STUDY) sweep $(or $(SWEEP),smoke) $(if $(SCHEDULER),--scheduler $(SCHEDULER))

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from ae_lib import StudyError, data
+from ae_lib.run import read_json, reports_folder
 from ae_lib.study import execute, graph, site
 
 from tqdm import tqdm
@@ -68,6 +69,21 @@ def sweep(name, workers, models, scheduler):
     say(f"{told} of {len(trials)}: reports/sweeps/{name}/results.csv")
     if set(counts.index) != {"done"}:
         click.get_current_context().exit(1)
+
+
+@study.command()
+@click.argument("profile")
+def times(profile):
+    """Say where the seconds of a run went: by notebook, then by notebook and section."""
+    import pandas as pd
+
+    path = reports_folder() / graph.load_profile(profile).name / "run.json"
+    if not path.is_file():
+        raise StudyError(f"{path} is missing; expected a run: make report PROFILE={profile} first.")
+    run = read_json(path)
+    parts = {(n, part): s for n, own in run["sections"].items() for part, s in own.items()}
+    for seconds in (run["seconds"], parts):
+        click.echo(pd.Series(seconds).sort_values(ascending=False).to_string() + "\n")
 
 
 @study.command()

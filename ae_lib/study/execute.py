@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from graphlib import TopologicalSorter
@@ -251,6 +252,7 @@ def _execute_here(task, forward):
     notebook.metadata["study"] = {
         "parameters": parameters,
         "seconds": round(time.monotonic() - begun, 1),
+        "sections": seconds_by_section(notebook),
         "git_commit": git_commit(),
         "fingerprint": task["fingerprint"],
         "results": results_of(folder, name),
@@ -265,12 +267,17 @@ def _papermill(notebook, parameters, folder, name, forward):
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     temporary = folder / f".{name}.{os.getpid()}.ipynb"
     options = {"kernel_name": "python3", "progress_bar": False, "stdout_file": forward}
-    cwd = graph.FOLDER if graph.FOLDER.is_dir() else folder
+    options["cwd"] = graph.FOLDER if graph.FOLDER.is_dir() else folder
     try:
-        return papermill.execute_notebook(notebook, temporary, parameters, cwd=cwd, **options)
+        with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+            # Files, since another process can take the ports of a kernel that is starting.
+            manager = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}
+            options["config"] = Config(KernelManager=manager)
+            return papermill.execute_notebook(notebook, temporary, parameters, **options)
     except PapermillExecutionError as error:
         temporary.replace(folder / f"{name}.failed.ipynb")
         own = error.ename == "StudyError"
@@ -281,7 +288,7 @@ def _papermill(notebook, parameters, folder, name, forward):
             f"The operating system refused it: {error}; expected some 50 MB free and permission to "
             "write: make room, change permissions, or set AE_REPORTS_DIR to another folder."
         ) from error
-    except DeadKernelError as error:
+    except (DeadKernelError, RuntimeError) as error:  # the latter if it does not even start
         raise StudyError(
             "Its kernel died without a message; expected it to live: run the notebook in "
             "JupyterLab to see where."
@@ -329,6 +336,17 @@ def _lives(process):
         return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def seconds_by_section(notebook):
+    """Where the seconds of an executed notebook went: heading to those of the cells below it."""
+    section, seconds = "", {}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            section = cell.source.splitlines()[0].removeprefix("## ")
+        elif duration := cell.metadata.get("papermill", {}).get("duration"):
+            seconds[section] = round(seconds.get(section, 0) + duration, 1)
+    return seconds
 
 
 def without_traces(notebook):

@@ -83,7 +83,7 @@ def _describe(profile, folder, executed, facts):
     """What the results depend on: parameters, data, commit, versions, machine; and the time."""
     studies = {n: read_json(folder / f"{n}.ipynb")["metadata"]["study"] for n in executed}
     parts = {
-        part: {name: study[part] for name, study in studies.items()}
+        part: {name: study[part] for name, study in studies.items() if part in study}
         for part in studies[executed[0]]
     }
     return {"profile": profile.name, "data": facts, **parts, **provenance()}

@@ -50,6 +50,10 @@ SCHEMA = {  # of a sweep's file
     },
 }
 RECORD = {True: "trial.json", False: "failed.json"}  # a trial's files, by whether it is done
+GONE = (
+    "The Dask scheduler is gone; expected it to stay until the sweep has ended: start the sweep "
+    "again, which resumes after what has arrived."
+)
 ROW = {"status": "", "seconds": math.nan, "worker": "", "error": ""}  # last columns, if empty
 
 
@@ -289,13 +293,12 @@ def _outcomes(trials, client, with_models, work):
             except KilledWorker:
                 outcome = {"error": "Every worker that it was tried on has died; try it alone."}
             except (CancelledError, CommClosedError) as error:
-                raise StudyError(
-                    "The Dask scheduler is gone; expected it to stay until the sweep has ended: "
-                    "start the sweep again, which resumes after what has arrived."
-                ) from error
+                raise StudyError(GONE) from error
             except Exception as error:  # a worker's own, such as of a full disk: its row says it
                 outcome = {"error": f"{type(error).__name__}: {error}"}
             yield waiting.pop(future.key), {"status": "failed", **outcome}
+        if waiting:  # Dask can end the loop without an error, too
+            raise StudyError(GONE)
     finally:
         client.unsubscribe_topic("all")  # lest the scheduler write to a client that has gone
 

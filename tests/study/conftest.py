@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 
+from ae_lib.run import PROJECT
 from ae_lib.study.__main__ import main
 from tests.study import small_project as small
 
@@ -79,7 +80,8 @@ def start(tmp_path, monkeypatch):
     started = []
 
     def start(root, *arguments, limit=None, module="ae_lib.study", **environment):
-        variables = {**os.environ, "PYTHONPATH": str(root), small.MARK: str(tmp_path)}
+        path = os.pathsep.join([str(root), str(PROJECT)])  # the latter for these tests' own modules
+        variables = {**os.environ, "PYTHONPATH": path, small.MARK: str(tmp_path)}
         variables |= {"AE_REPORTS_DIR": "reports", "TMPDIR": str(tmp_path), **environment}
         if limit:  # coverage could not write either
             variables = {name: text for name, text in variables.items() if "COV" not in name}

@@ -8,7 +8,7 @@ import signal
 import time
 
 from ae_lib import StudyError, data
-from ae_lib.run import Reproduction
+from ae_lib.run import Reproduction, read_json, write_json
 from ae_lib.study import __main__ as command
 from ae_lib.study import execute, graph
 from tests.study import small_project as small
@@ -55,6 +55,22 @@ def test_a_changed_notebook_alone_is_executed_and_its_pages_alone_are_written(
         "artifacts/03_evaluate/results.json",
     }  # fmt: skip
     assert small.metrics_of(folder)["dense.test.mse"] == 0.7
+
+
+def test_times_are_those_of_notebooks_and_of_their_sections(project, folder, capfd):
+    run = read_json(folder / "run.json")
+    write_json(folder / "run.json", run | {"sections": {"02_train": {"Fit": 7.5, "Judge": 9.0}}})
+    assert command.main(["times", "small"]) == 0
+    notebooks, sections, _ = capfd.readouterr().out.split("\n\n")
+    assert len(notebooks.splitlines()) == 3
+    rows = [line.split() for line in sections.splitlines()]
+    assert rows == [["02_train", "Judge", "9.0"], ["Fit", "7.5"]]
+
+
+def test_times_of_no_run_are_one_sentence(new_project, study):
+    code, errors = study("times", "small")
+    assert code == 1
+    assert "run.json is missing; expected a run: make report PROFILE=small first." in errors
 
 
 # ------------------------------ failures

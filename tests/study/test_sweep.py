@@ -328,6 +328,7 @@ def test_a_killed_workers_trial_is_executed_elsewhere_and_one_that_kills_all_fai
     trials, results, tmp_path, capfd
 ):
     import dask
+    import distributed  # noqa: F401  # its defaults, before one of them is changed
 
     killing = functools.partial(work.deadly, str(tmp_path))
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):
