@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ae_lib import StudyError, data
 from ae_lib.study import execute, graph, site
+from ae_lib.study.execute import say
 
 from tqdm import tqdm
 
@@ -146,11 +147,6 @@ def _end_with_parent(parent):
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
-
-
-def say(text):
-    """Lines on standard error, above a progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
 
 
 def main(arguments=None):

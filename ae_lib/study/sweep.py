@@ -21,6 +21,7 @@ from pathlib import Path
 from ae_lib import StudyError
 from ae_lib.run import explained_write_errors, read_json, write_bytes, write_json
 from ae_lib.study import execute, graph, site
+from ae_lib.study.execute import say
 
 import pandas as pd
 from tqdm import tqdm
@@ -392,8 +393,3 @@ def write_table(trials, folder):
         write_bytes(folder / "results.parquet", content.getvalue())
         write_bytes(folder / "results.csv", results.to_csv(index=False).encode())
     return results
-
-
-def say(text):
-    """Lines on standard error, above the progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
