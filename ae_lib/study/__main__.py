@@ -1,6 +1,5 @@
 """The command line of the study: ``python -m ae_lib.study COMMAND``; the Makefile calls it."""
 
-import contextlib
 import os
 import sys
 import threading
@@ -42,14 +41,12 @@ def report(profile, jobs):
     notice = None
     if profile is None:
         profile, notice = _choose_profile()
-    comparison, folder = _bring_up_to_date(profile, jobs, notice)
+    comparison, folder = _bring_up_to_date(graph.load_profile(profile), jobs, notice)
     say(f"{folder.name}: {comparison.summary}")
     if notice:
         say(_warning(notice))
-    front = folder / "index.html"
-    with contextlib.suppress(ValueError):
-        front = front.relative_to(Path.cwd())
-    say(f"open {front}")
+    front, here = folder / "index.html", Path.cwd()
+    say(f"open {front.relative_to(here) if front.is_relative_to(here) else front}")
 
 
 @study.command()
@@ -61,7 +58,7 @@ def sweep(name, workers, models, scheduler):
     """Execute the trials of a sweep that are not done, and write reports/sweeps/NAME/."""
     from ae_lib.study import sweep
 
-    trials, name = sweep.load_sweep(name), sweep.sweep_file(name).stem
+    trials, name = sweep.load_sweep(name), Path(name.removesuffix(".yaml")).name
     with execute.locked_folder(f"sweeps/{name}") as folder:
         results = sweep.collect(trials, folder, scheduler, workers, models)
     counts = results["status"].value_counts()
@@ -87,8 +84,9 @@ def store(profile):
     """Store the executed notebooks of a profile where git keeps them."""
     from ae_lib.study import reference
 
-    _, folder = _bring_up_to_date(profile, CORES)
-    say(f"stored {len(reference.store(graph.load_profile(profile), folder))} notebooks")
+    resolved = graph.load_profile(profile)
+    _, folder = _bring_up_to_date(resolved, CORES)
+    say(f"stored {len(reference.store(resolved, folder))} notebooks")
 
 
 @study.command()
@@ -100,12 +98,11 @@ def publish(name):
     say(f"wrote {reference.publish_sweep(name)}")
 
 
-def _bring_up_to_date(name, jobs, notice=None):
+def _bring_up_to_date(profile, jobs, notice=None):
     """Execute what is out of date, and write the pages after each notebook.
 
     Returns the comparison of the headline metrics with the published ones, and the run's folder.
     """
-    profile = graph.load_profile(name)
     with execute.locked_folder(profile.name) as folder:
         execute.remove_leftovers(folder)
         with tqdm(file=sys.stderr, disable=None, bar_format="{desc}") as bar:

@@ -231,19 +231,15 @@ def locked_folder(name):
 
 def remove_leftovers(folder):
     """Remove what killed processes left in a locked folder; what open notebooks write stays."""
-    for path in [*folder.glob(".*.stage"), *folder.glob(".*.tmp")]:
-        process = path.name.split(".")[-2]
-        if process.isdigit() and not _lives(int(process)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _lives(process):
     import psutil
 
-    try:  # nobody collects an ended process whose parent was killed, in a container without init
-        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    # Nobody collects an ended process whose parent was killed, in a container without init.
+    ended = psutil.STATUS_ZOMBIE
+    alive = {str(p.pid) for p in psutil.process_iter(["status"]) if p.info["status"] != ended}
+    for path in [*folder.glob(".*.stage"), *folder.glob(".*.tmp")]:
+        process = path.name.split(".")[-2]
+        if process.isdigit() and process not in alive:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def provenance():

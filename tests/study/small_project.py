@@ -98,7 +98,6 @@ def use_project(root, patch):
     """Let this process execute a project instead of the study."""
     patch.setattr(graph, "FOLDER", root / "notebooks")
     patch.setattr(graph, "PARAMS", root / "notebooks" / "params")
-    patch.setattr("ae_lib.study.sweep.FOLDER", root / "notebooks" / "params" / "sweeps")
     patch.setenv("AE_REPORTS_DIR", str(root / "reports"))
 
 

@@ -91,8 +91,9 @@ def measured(monkeypatch, tmp_path):
         for number, trial in enumerate(trials, 1):
             metrics = {"dense.test.mse": {"value": float(number)}, "b.c.d": {"value": 1.0}}
             outcome = {"status": "done", "metrics": metrics, "headline": ["dense.test.mse"]}
+            outcome["files"] = {}
             sweep.keep(outcome, trial, folder)
-        return sweep.table(trials, folder)
+        return sweep.write_table(trials, folder)
 
     monkeypatch.setattr(sweep, "collect", collect)
     monkeypatch.setattr(reference, "REFERENCE", tmp_path)
