@@ -86,7 +86,8 @@ def store(profile):
 
     resolved = graph.load_profile(profile)
     _, folder = _bring_up_to_date(resolved, CORES)
-    say(f"stored {len(reference.store(resolved, folder))} notebooks")
+    reference.store(resolved, folder)
+    say(f"stored {len(resolved.parameters)} notebooks")
 
 
 @study.command()

@@ -43,7 +43,11 @@ def fingerprint(name, notebook, parameters, needed):
     imports = _all_imports({"ae_lib"}.union(*(names for _, names in cells)))
     modules = {module: _module(module)[0] for module in sorted(imports)}
     code = [text for text, _ in cells]
-    content = [code, named, images, read, _packages(), modules, list(needed)]
+    return sha256_of([code, named, images, read, _packages(), modules, list(needed)])
+
+
+def sha256_of(content):
+    """SHA-256 of what JSON can hold, whatever the order of names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -79,8 +83,7 @@ def results_of(folder, name):
     path = folder / "artifacts" / name / RESULTS
     if not path.is_file():
         return None
-    metrics = {k: v for k, v in read_json(path)["metrics"].items() if not is_duration(k)}
-    return hashlib.sha256(json.dumps(metrics, sort_keys=True).encode()).hexdigest()
+    return sha256_of({k: v for k, v in read_json(path)["metrics"].items() if not is_duration(k)})
 
 
 def code_of(source):

@@ -116,7 +116,7 @@ def publish_sweep(name):
 
 
 def store(profile, folder):
-    """Store the executed notebooks of a finished run where git keeps them; returns their paths.
+    """Store the executed notebooks of a finished run where git keeps them.
 
     Those of ``digits`` go to ``tests/golden/``, without pictures, which nbval does not compare; the
     others beside their scripts, together with the README's figures. `StudyError` if the profile is
@@ -124,21 +124,20 @@ def store(profile, folder):
     """
     import nbformat
 
-    golden, paths = profile.name == "digits", []
-    homes = {graph.OWN_PROFILE.get(name, "mnist") for name in profile.parameters}
-    if not golden and homes != {profile.name}:
+    golden = profile.name == "digits"
+    home = {graph.OWN_PROFILE.get(name, "mnist") for name in profile.parameters}.pop()
+    if profile.name not in (home, "digits"):
         raise StudyError(
-            f"Git keeps these notebooks as executed for {homes.pop()} and digits, not for "
-            f"{profile.name}; expected one of these."
+            f"Git keeps these notebooks as executed for {home} and digits, not for {profile.name}; "
+            "expected one of these."
         )
     for name in profile.parameters:
         notebook = storable(nbformat.read(folder / f"{name}.ipynb", 4), with_images=not golden)
-        paths.append((GOLDEN if golden else graph.FOLDER) / f"{name}.ipynb")
-        write_bytes(paths[-1], (nbformat.writes(notebook) + "\n").encode())
+        text = nbformat.writes(notebook) + "\n"
+        write_bytes((GOLDEN if golden else graph.FOLDER) / f"{name}.ipynb", text.encode())
     for name in README_FIGURES if profile.name == "mnist" else ():
         figure = folder / "figures" / f"{name}.png"
         write_bytes(REFERENCE / "figures" / figure.name, figure.read_bytes())
-    return paths
 
 
 def storable(notebook, with_images):

@@ -1,8 +1,6 @@
 """Many runs: every point of a grid of parameters is a trial of its own, executed on Dask."""
 
-import contextlib
 import functools
-import hashlib
 import io
 import itertools
 import json
@@ -22,6 +20,7 @@ from ae_lib import StudyError
 from ae_lib.run import explained_write_errors, read_json, write_bytes, write_json
 from ae_lib.study import execute, graph, site
 from ae_lib.study.execute import say
+from ae_lib.study.fingerprint import sha256_of
 
 import pandas as pd
 from tqdm import tqdm
@@ -69,17 +68,13 @@ class Trial:
     def name(self):
         """Its point as text, fit for the name of a folder and unique in the sweep."""
         text = "_".join(f"{key}={value}" for key, value in self.point.items())
-        return f"{re.sub(r'[^.=A-Za-z0-9_-]+', '', text)[:100]}-{_sha256(self.point)[:10]}"
+        return f"{re.sub(r'[^.=A-Za-z0-9_-]+', '', text)[:100]}-{sha256_of(self.point)[:10]}"
 
     @property
     def fingerprint(self):
         """SHA-256 of what the numbers depend on."""
         prints = {name: task["fingerprint"] for name, task in self.tasks.items()}
-        return _sha256([self.environment, prints])
-
-
-def _sha256(content):
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return sha256_of([self.environment, prints])
 
 
 def load_sweep(name):
@@ -188,31 +183,26 @@ def collect(trials, folder, scheduler=None, workers=None, with_models=False, wor
     return results
 
 
-@contextlib.contextmanager
 def _connected(scheduler, workers):
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
-    with contextlib.ExitStack() as stack:
-        if scheduler is None:
-            # A worker has no more than one trial at a time: if it dies of one, no other fails.
-            saturation = {"distributed.scheduler.worker-saturation": 1.0}
-            stack.enter_context(dask.config.set(saturation))
-            # It only waits for a kernel: one thread, no limit on its own memory.
-            options = {"threads_per_worker": 1, "memory_limit": 0, "silence_logs": logging.CRITICAL}
-            cluster = LocalCluster(n_workers=workers, dashboard_address="127.0.0.1:8787", **options)
-            scheduler = stack.enter_context(cluster)
-        try:
-            client = stack.enter_context(Client(scheduler, timeout=20))
-        except (OSError, ValueError) as error:
-            raise StudyError(
-                f"No Dask scheduler answers at {scheduler} ({error}); expected an address such as "
-                "tcp://host:8786: start one, or leave the address out."
-            ) from error
-        say(
-            f"{len(client.scheduler_info()['workers'])} workers; dashboard: {client.dashboard_link}"
-        )
-        yield client
+    if scheduler:
+        options = {"address": scheduler, "timeout": 20}
+    else:  # a worker only waits for a kernel: one thread, no limit on its own memory
+        options = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0}
+        options |= {"dashboard_address": "127.0.0.1:8787", "silence_logs": logging.CRITICAL}
+    try:
+        # A worker has no more than one trial at a time: if it dies of one, no other fails.
+        with dask.config.set({"distributed.scheduler.worker-saturation": 1.0}):
+            client = Client(**options)
+    except (OSError, ValueError) as error:
+        raise StudyError(
+            f"No Dask scheduler answers at {scheduler} ({error}); expected an address such as "
+            "tcp://host:8786: start one, or leave the address out."
+        ) from error
+    say(f"{len(client.scheduler_info()['workers'])} workers; dashboard: {client.dashboard_link}")
+    return client
 
 
 def _timed(work, with_models, trial):
