@@ -85,6 +85,7 @@ def store(profile):
     from ae_lib.study import reference
 
     resolved = graph.load_profile(profile)
+    reference.home_of(resolved)  # refused before anything is executed
     _, folder = _bring_up_to_date(resolved, CORES)
     reference.store(resolved, folder)
     say(f"stored {len(resolved.parameters)} notebooks")

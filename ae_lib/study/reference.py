@@ -115,26 +115,30 @@ def publish_sweep(name):
     return published
 
 
-def store(profile, folder):
-    """Store the executed notebooks of a finished run where git keeps them.
-
-    Those of ``digits`` go to ``tests/golden/``, without pictures, which nbval does not compare; the
-    others beside their scripts, together with the README's figures. `StudyError` if the profile is
-    not the one for which git keeps these notebooks.
-    """
-    import nbformat
-
-    golden = profile.name == "digits"
+def home_of(profile):
+    """Where git keeps the executed notebooks of a profile; `StudyError` if it does not."""
     home = {graph.OWN_PROFILE.get(name, "mnist") for name in profile.parameters}.pop()
-    if profile.name not in (home, "digits"):
+    folders = {home: graph.FOLDER, "digits": GOLDEN}
+    if profile.name not in folders:
         raise StudyError(
             f"Git keeps these notebooks as executed for {home} and digits, not for {profile.name}; "
             "expected one of these."
         )
+    return folders[profile.name]
+
+
+def store(profile, folder):
+    """Store the executed notebooks of a finished run, and the README's figures, in git's folders.
+
+    Golden notebooks lose their pictures, which nbval does not compare.
+    """
+    import nbformat
+
+    home = home_of(profile)
     for name in profile.parameters:
-        notebook = storable(nbformat.read(folder / f"{name}.ipynb", 4), with_images=not golden)
-        text = nbformat.writes(notebook) + "\n"
-        write_bytes((GOLDEN if golden else graph.FOLDER) / f"{name}.ipynb", text.encode())
+        notebook = nbformat.read(folder / f"{name}.ipynb", 4)
+        kept = storable(notebook, with_images=home != GOLDEN)
+        write_bytes(home / f"{name}.ipynb", (nbformat.writes(kept) + "\n").encode())
     for name in README_FIGURES if profile.name == "mnist" else ():
         figure = folder / "figures" / f"{name}.png"
         write_bytes(REFERENCE / "figures" / figure.name, figure.read_bytes())

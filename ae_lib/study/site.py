@@ -113,14 +113,11 @@ def _write_notebook_page(profile, folder, name, data):
     notebook = nbformat.read(folder / f"{name}.ipynb", 4)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     style = HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    _write_page(
-        folder / f"{name}.html", title=_title(folder, name), data=data, here=name, body=body,
-        pages=profile.parameters, code_style=style,
+    page = _rendered(
+        "page", title=_title(folder, name), data=data, here=name, body=body, code_style=style,
+        pages=profile.parameters,
     )  # fmt: skip
-
-
-def _write_page(path, **content):
-    write_bytes(path, _rendered("page", **content).encode())
+    write_bytes(folder / f"{name}.html", page.encode())
 
 
 def _rendered(template, **content):
@@ -150,8 +147,9 @@ def _write_front_page(profile, folder, run, results, notice):
         floor=metrics.get("data.test.entropy_floor"),
         figure=(folder / "figures" / "03_reconstructions.png").is_file(),
     )  # fmt: skip
-    _write_page(
-        folder / "index.html", title="Autoencoders on MNIST: a reference study", body=body,
-        data=run["data"]["title"], here=None, pages=profile.parameters,
+    page = _rendered(
+        "page", title="Autoencoders on MNIST: a reference study", data=run["data"]["title"],
+        here=None, body=body, pages=profile.parameters,
     )  # fmt: skip
+    write_bytes(folder / "index.html", page.encode())
     return comparison

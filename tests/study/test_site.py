@@ -2,6 +2,7 @@
 
 import re
 
+from ae_lib import metrics
 from ae_lib.metrics import Interval
 from ae_lib.run import read_json
 from ae_lib.study import fingerprint, graph, site
@@ -108,6 +109,10 @@ def test_front_page_compares_with_what_is_published(folder, monkeypatch):
 
 
 # ------------------------------ table of results
+def test_the_table_has_a_column_for_each_score():
+    assert tuple(site.SCORES) == metrics.SCORES
+
+
 def test_table_has_a_row_for_each_model_autoencoders_first_in_the_studys_order():
     models = ("mean", "conv", "vae", "pca", "dense", "another")
     scores = [f"{model}.test.{score}" for model in models for score in ("mse", "ssim")]
