@@ -54,7 +54,11 @@ class Profile:
     @property
     def needs(self):
         """Notebook to those of the profile's notebooks that it reads from."""
-        return {notebook: _needs(notebook, own) for notebook, own in self.parameters.items()}
+        needs = {}
+        for notebook, own in self.parameters.items():
+            makers = (MODELS[own["model"]] if need == MODEL else need for need in NEEDS[notebook])
+            needs[notebook] = tuple(makers)
+        return needs
 
     def restricted_to(self, targets):
         """The same profile with some of its notebooks, and those that these need."""
@@ -99,9 +103,8 @@ def resolve(name, sections, file):
 
 def ordered(name, parameters):
     """A `Profile` of notebooks with these parameters, put into an order of execution."""
-    needs = {notebook: _needs(notebook, own) for notebook, own in parameters.items()}
     try:
-        order = list(TopologicalSorter(needs).static_order())
+        order = list(TopologicalSorter(Profile(name, parameters).needs).static_order())
     except CycleError as error:
         raise StudyError(
             f"{' needs '.join(reversed(error.args[1]))}; expected notebooks that do not wait for "
@@ -110,11 +113,6 @@ def ordered(name, parameters):
     if missing := [notebook for notebook in order if notebook not in parameters]:
         raise StudyError(f"{missing[0]} is needed, and {name} does not have it: add it.")
     return Profile(name, {notebook: parameters[notebook] for notebook in order})
-
-
-def _needs(notebook, parameters):
-    needed = NEEDS[notebook]
-    return tuple(MODELS[parameters["model"]] if need == MODEL else need for need in needed)
 
 
 def notebooks_of(profile):
