@@ -76,20 +76,6 @@ def _measured_in_full(metrics):
     return [model for model in order if model in models]
 
 
-def results_table(metrics):
-    """The front page's table from metrics, name to `ae_lib.metrics.Interval`.
-
-    A row for each model that was measured in full: its name; its latent dimension or None; its
-    values in the order of `SCORES`, None where there is none.
-    """
-    rows = []
-    for model in _measured_in_full(metrics):
-        size = metrics.get(f"{model}.latent_dim")
-        values = [metrics.get(f"{model}.test.{score}") for score in SCORES]
-        rows.append((model, int(size.value) if size else None, values))
-    return rows
-
-
 def _describe(profile, folder, executed, facts):
     """What the results depend on: parameters, data, commit, versions, machine; and the time."""
     studies = {n: read_json(folder / f"{n}.ipynb")["metadata"]["study"] for n in executed}
@@ -139,13 +125,11 @@ def _write_front_page(profile, folder, run, results, notice):
     titles = {name: _title(folder, name) for name in run["parameters"]}
     body = _rendered(
         "front", profile=profile.name, run=run, titles=titles, scores=SCORES, notice=notice,
-        rows=results_table(metrics), comparison=comparison, total=sum(run["seconds"].values()),
-        claims=[[metrics.get(part, part) for part in row] for row in results["claims"]],
+        metrics=metrics, models=_measured_in_full(metrics), claims=results["claims"],
         verdicts=_first_artifact(folder, run["parameters"], "verdicts.json") or {},
         judged=run["parameters"].get("03_evaluate", {}).get("model", "dense"),
         waiting=[name for name in profile.parameters if name not in titles],
-        floor=metrics.get("data.test.entropy_floor"),
-        figure=(folder / "figures" / "03_reconstructions.png").is_file(),
+        figure=(folder / "figures" / "03_reconstructions.png").is_file(), comparison=comparison,
     )  # fmt: skip
     page = _rendered(
         "page", title="Autoencoders on MNIST: a reference study", data=run["data"]["title"],
