@@ -290,8 +290,8 @@ def record_of(folder, trial):
 
 def _is_done(folder, trial, with_models):
     record = record_of(folder, trial)
-    models = [name for name in record.get("files", []) if name.endswith(".keras")]
-    return record.get("status") == "done" and bool(models or not with_models)
+    has_models = any(name.endswith(".keras") for name in record.get("files", []))
+    return record.get("status") == "done" and (has_models or not with_models)
 
 
 def write_table(trials, folder):
