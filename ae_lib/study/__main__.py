@@ -1,6 +1,5 @@
 """The command line of the study: ``python -m ae_lib.study COMMAND``; the Makefile calls it."""
 
-import contextlib
 import os
 import sys
 import threading
@@ -10,6 +9,7 @@ from pathlib import Path
 from ae_lib import StudyError, data
 from ae_lib.run import read_json, reports_folder
 from ae_lib.study import execute, graph, site
+from ae_lib.study.execute import say
 
 from tqdm import tqdm
 
@@ -42,14 +42,12 @@ def report(profile, jobs):
     notice = None
     if profile is None:
         profile, notice = _choose_profile()
-    comparison, folder = _bring_up_to_date(profile, jobs, notice)
+    comparison, folder = _bring_up_to_date(graph.load_profile(profile), jobs, notice)
     say(f"{folder.name}: {comparison.summary}")
     if notice:
         say(_warning(notice))
-    front = folder / "index.html"
-    with contextlib.suppress(ValueError):
-        front = front.relative_to(Path.cwd())
-    say(f"open {front}")
+    front, here = folder / "index.html", Path.cwd()
+    say(f"open {front.relative_to(here) if front.is_relative_to(here) else front}")
 
 
 @study.command()
@@ -61,14 +59,13 @@ def sweep(name, workers, models, scheduler):
     """Execute the trials of a sweep that are not done, and write reports/sweeps/NAME/."""
     from ae_lib.study import sweep
 
-    trials, name = sweep.load_sweep(name), sweep.sweep_file(name).stem
+    trials, name = sweep.load_sweep(name), Path(name.removesuffix(".yaml")).name
     with execute.locked_folder(f"sweeps/{name}") as folder:
         results = sweep.collect(trials, folder, scheduler, workers, models)
     counts = results["status"].value_counts()
     told = ", ".join(f"{count} {status}" for status, count in counts.items())
     say(f"{told} of {len(trials)}: reports/sweeps/{name}/results.csv")
-    if set(counts.index) != {"done"}:
-        click.get_current_context().exit(1)
+    return int(set(counts.index) != {"done"})
 
 
 @study.command()
@@ -102,8 +99,11 @@ def store(profile):
     """Store the executed notebooks of a profile where git keeps them."""
     from ae_lib.study import reference
 
-    _, folder = _bring_up_to_date(profile, CORES)
-    say(f"stored {len(reference.store(graph.load_profile(profile), folder))} notebooks")
+    resolved = graph.load_profile(profile)
+    reference.home_of(resolved)  # refused before anything is executed
+    _, folder = _bring_up_to_date(resolved, CORES)
+    reference.store(resolved, folder)
+    say(f"stored {len(resolved.parameters)} notebooks")
 
 
 @study.command()
@@ -115,12 +115,11 @@ def publish(name):
     say(f"wrote {reference.publish_sweep(name)}")
 
 
-def _bring_up_to_date(name, jobs, notice=None):
+def _bring_up_to_date(profile, jobs, notice=None):
     """Execute what is out of date, and write the pages after each notebook.
 
     Returns the comparison of the headline metrics with the published ones, and the run's folder.
     """
-    profile = graph.load_profile(name)
     with execute.locked_folder(profile.name) as folder:
         execute.remove_leftovers(folder)
         with tqdm(file=sys.stderr, disable=None, bar_format="{desc}") as bar:
@@ -164,11 +163,6 @@ def _end_with_parent(parent):
     os._exit(1)
 
 
-def say(text):
-    """Lines on standard error, above a progress bar if there is one."""
-    tqdm.write(text, file=sys.stderr)
-
-
 def main(arguments=None):
     """Run a command; returns the exit code. A user's mistake is one sentence, without traceback."""
     try:
@@ -188,7 +182,7 @@ def main(arguments=None):
         say("interrupted: what is finished is kept, and the next start resumes from there")
         return 130
     else:
-        return code or 0  # click gives the code of an exit, and what a command returns
+        return code or 0  # what the command has returned
     return 1
 
 

@@ -40,10 +40,13 @@ def fingerprint(name, notebook, parameters, needed):
     if name in graph.READS_REFERENCE:
         files += REFERENCE.glob(f"{parameters['profile']}.json")
     read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    imports = _all_imports({"ae_lib"}.union(*(names for _, names in cells)))
-    modules = {module: _module(module)[0] for module in sorted(imports)}
+    modules = _modules({"ae_lib"}.union(*(imports for _, imports in cells)))
     code = [text for text, _ in cells]
-    content = [code, named, images, read, _packages(), modules, list(needed)]
+    return sha256_of([code, named, images, read, _packages(), modules, list(needed)])
+
+
+def sha256_of(content):
+    """SHA-256 of what JSON can hold, whatever the order of names."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -79,8 +82,7 @@ def results_of(folder, name):
     path = folder / "artifacts" / name / RESULTS
     if not path.is_file():
         return None
-    metrics = {k: v for k, v in read_json(path)["metrics"].items() if not is_duration(k)}
-    return hashlib.sha256(json.dumps(metrics, sort_keys=True).encode()).hexdigest()
+    return sha256_of({k: v for k, v in read_json(path)["metrics"].items() if not is_duration(k)})
 
 
 def code_of(source):
@@ -101,13 +103,14 @@ def _packages():
     return {package: version(package) for package in PACKAGES}
 
 
-def _all_imports(waiting):
-    """These modules of ae_lib and those that they import, directly or not."""
-    found = set()
+def _modules(waiting):
+    """Code of these modules of ae_lib and of those that they import, directly or not."""
+    code, waiting = {}, set(waiting)
     while waiting:
-        found |= waiting
-        waiting = {name for module in waiting for name in _module(module)[1]} - found
-    return found
+        name = waiting.pop()
+        code[name], imports = _parsed(_path(name).read_text(encoding="utf-8"))
+        waiting |= imports - set(code)
+    return code
 
 
 def _imports(source):
@@ -124,11 +127,6 @@ def _imports(source):
 def _path(module):
     path = PROJECT.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def _module(name):
-    """Code and imports of a module, parsed again when its file's content has changed."""
-    return _parsed(_path(name).read_text(encoding="utf-8"))
 
 
 @functools.lru_cache(maxsize=1000)

@@ -50,93 +50,69 @@ class Profile:
 
     name: str  # its results are reports/<name>/
     parameters: dict  # notebook to all its parameters, in an order of execution
-    needs: dict  # notebook to those of the profile's notebooks that it reads from
+
+    @property
+    def needs(self):
+        """Notebook to those of the profile's notebooks that it reads from."""
+        needs = {}
+        for notebook, own in self.parameters.items():
+            makers = (MODELS[own["model"]] if need == MODEL else need for need in NEEDS[notebook])
+            needs[notebook] = tuple(makers)
+        return needs
 
     def restricted_to(self, targets):
         """The same profile with some of its notebooks, and those that these need."""
         wanted = set(targets)
-        for name in reversed(self.parameters):
-            if name in wanted:
-                wanted.update(self.needs[name])
-        parameters = {name: own for name, own in self.parameters.items() if name in wanted}
-        return Profile(self.name, parameters, {name: self.needs[name] for name in parameters})
+        for name, needs in reversed(self.needs.items()):
+            wanted.update(needs if name in wanted else ())
+        return Profile(self.name, {n: own for n, own in self.parameters.items() if n in wanted})
 
 
 def load_profile(profile):
     """Resolve a profile by its name in ``notebooks/params/``, or by its path; see `resolve`."""
-    path = profile_file(profile)
+    path = named_file(profile, PARAMS, "profile")
     return resolve(path.stem, read_sections(path), path.name)
 
 
 def resolve(name, sections, file):
-    """A `Profile` from the sections of its file.
+    """A `Profile` from the sections of its file: notebook, or `SHARED`, to its parameters.
 
-    Parameters
-    ----------
-    name : str
-    sections : dict
-        Notebook, or `SHARED`, to its parameters.
-    file : str
-        What errors name as the place to correct.
-
-    Raises
-    ------
-    StudyError
-        For an unknown section or parameter, a wrong type, or notebooks that wait for each other.
+    ``file`` is what errors name as the place to correct. `StudyError` for an unknown section or
+    parameter, a wrong type, or notebooks that wait for each other.
     """
     if name in RESERVED:
         raise StudyError(f"{file} would write to reports/{name}; expected another name: rename it.")
     declared = {notebook: declared_parameters(notebook) for notebook in notebooks_of(name)}
-    unknown = sorted(set(sections) - {SHARED, *declared})
-    if unknown:
-        raise StudyError(
-            f"{file} has a section {unknown[0]!r}; expected {SHARED} or one of "
-            f"{', '.join(declared)}."
-        )
-    shared = sections.get(SHARED, {})
     everywhere = {key: known[key] for known in declared.values() for key in known}
-    check_parameters(file, SHARED, shared, everywhere)
+    known_sections = {SHARED: everywhere, **declared}
+    for section, own in sections.items():
+        if section not in known_sections:
+            raise StudyError(
+                f"{file} has a section {section!r}; expected {SHARED} or one of "
+                f"{', '.join(declared)}."
+            )
+        check_parameters(file, section, own, known_sections[section])
     parameters = {}
     for notebook, known in declared.items():
-        if "profile" not in known:
-            raise StudyError(
-                f"notebooks/{notebook}.py has no parameter profile; expected one in its cell "
-                "tagged parameters, which names the run: add it."
-            )
-        own = sections.get(notebook, {})
-        check_parameters(file, notebook, own, known)
-        chosen = {**shared, **own, "profile": name}
-        defaults = {key: default for key, (_, default) in known.items()}
-        parameters[notebook] = {key: chosen.get(key, defaults[key]) for key in known}
+        chosen = {**sections.get(SHARED, {}), **sections.get(notebook, {}), "profile": name}
+        parameters[notebook] = {
+            key: chosen.get(key, default) for key, (_, default) in known.items()
+        }
     return ordered(name, parameters)
 
 
 def ordered(name, parameters):
     """A `Profile` of notebooks with these parameters, put into an order of execution."""
-    needs = {notebook: _needs(notebook, own) for notebook, own in parameters.items()}
-    sorter = TopologicalSorter(needs)
     try:
-        sorter.prepare()
+        order = list(TopologicalSorter(Profile(name, parameters).needs).static_order())
     except CycleError as error:
         raise StudyError(
             f"{' needs '.join(reversed(error.args[1]))}; expected notebooks that do not wait for "
             "each other: choose another model."
         ) from error
-    order = []
-    while sorter.is_active():
-        ready = sorted(sorter.get_ready())
-        order += ready
-        sorter.done(*ready)
-    missing = [notebook for notebook in order if notebook not in parameters]
-    if missing:
+    if missing := [notebook for notebook in order if notebook not in parameters]:
         raise StudyError(f"{missing[0]} is needed, and {name} does not have it: add it.")
-    in_order = {notebook: needs[notebook] for notebook in order}
-    return Profile(name, {notebook: parameters[notebook] for notebook in order}, in_order)
-
-
-def _needs(notebook, parameters):
-    needed = NEEDS[notebook]
-    return tuple(MODELS[parameters["model"]] if need == MODEL else need for need in needed)
+    return Profile(name, {notebook: parameters[notebook] for notebook in order})
 
 
 def notebooks_of(profile):
@@ -145,8 +121,7 @@ def notebooks_of(profile):
     `StudyError` if a script has no line in `NEEDS`.
     """
     scripts = sorted(path.stem for path in FOLDER.glob("[0-9][0-9]_*.py"))
-    unknown = [script for script in scripts if script not in NEEDS]
-    if unknown:
+    if unknown := [script for script in scripts if script not in NEEDS]:
         raise StudyError(
             f"notebooks/{unknown[0]}.py has no line in NEEDS of ae_lib/study/graph.py; expected "
             "one that names the notebooks it reads from: add it."
@@ -157,11 +132,7 @@ def notebooks_of(profile):
 
 def read_notebook(name):
     """A notebook from its script, without outputs; the same script gives the same notebook."""
-    return copy.deepcopy(_script(name))
-
-
-def _script(name):
-    return _parsed((FOLDER / f"{name}.py").read_text(encoding="utf-8"))
+    return copy.deepcopy(_parsed((FOLDER / f"{name}.py").read_text(encoding="utf-8")))
 
 
 @functools.lru_cache(maxsize=50)
@@ -179,16 +150,17 @@ def _parsed(script):
 
 
 def declared_parameters(name):
-    """The parameters cell of a notebook: name to (type, default)."""
-    cells = _script(name).cells
+    """The parameters cell of a notebook: name to (type, default); `StudyError` without profile."""
+    cells = read_notebook(name).cells
     tagged = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     lines = [node for node in ast.parse("\n".join(tagged)).body if isinstance(node, ast.AnnAssign)]
-    return {n.target.id: (n.annotation.id, ast.literal_eval(n.value)) for n in lines}
-
-
-def profile_file(profile):
-    """The YAML file of a profile: a name in ``notebooks/params/``, or a path."""
-    return named_file(profile, PARAMS, "profile")
+    declared = {n.target.id: (n.annotation.id, ast.literal_eval(n.value)) for n in lines}
+    if "profile" not in declared:
+        raise StudyError(
+            f"notebooks/{name}.py has no parameter profile; expected one in its cell tagged "
+            "parameters, which names the run: add it."
+        )
+    return declared
 
 
 def named_file(name, folder, kind):
@@ -221,39 +193,30 @@ def read_yaml(path):
 
 
 def read_sections(path):
-    """What a profile's file says: section to parameters, as far as their form goes."""
-    return checked_sections(read_yaml(path) or {}, path.name)
-
-
-def checked_sections(sections, file):
-    """Sections, an empty one as {}; `StudyError` unless they map names to parameters."""
-    if not isinstance(sections, dict) or any(
-        not isinstance(section, dict | None) for section in sections.values()
-    ):
+    """What a profile's file says: section to parameters, an empty one as {}."""
+    sections = read_yaml(path) or {}
+    own = sections.values() if isinstance(sections, dict) else [sections]
+    if not all(isinstance(section, dict | None) for section in own):
         raise StudyError(
-            f"{file} must map notebook names to parameters; expected lines such as '02_train:'."
+            f"{path.name} must map notebook names to parameters; expected lines such as "
+            "'02_train:'."
         )
     return {name: section or {} for name, section in sections.items()}
 
 
 def check_parameters(file, section, parameters, known):
-    """`check_parameter` of each."""
+    """Raise `StudyError` unless ``known``, name to (type, default), has all, and of these types."""
+    allowed = sorted(set(known) - {"profile"})
     for name, value in parameters.items():
-        check_parameter(file, section, name, value, known)
-
-
-def check_parameter(file, section, name, value, known):
-    """Raise `StudyError` unless ``known``, name to (type, default), has one of this type."""
-    where = f"{file} sets {name} in section {section} to {value!r}"
-    if name not in known or name == "profile":
-        raise StudyError(
-            f"{where}, which has no such parameter; "
-            f"expected one of {', '.join(sorted(set(known) - {'profile'}))}."
-        )
-    kind = known[name][0]
-    if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-        raise StudyError(f"{where}, which is {type(value).__name__}; expected {kind}.")
-    if name == "model" and value not in MODELS:
-        raise StudyError(f"{where}; expected one of {', '.join(MODELS)}.")
-    if name == "seed" and value < 0:
-        raise StudyError(f"{where}; expected a whole number of at least 0.")
+        where = f"{file} sets {name} in section {section} to {value!r}"
+        if name not in allowed:
+            raise StudyError(
+                f"{where}, which has no such parameter; expected one of {', '.join(allowed)}."
+            )
+        kind = known[name][0]
+        if not isinstance(value, TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
+            raise StudyError(f"{where}, which is {type(value).__name__}; expected {kind}.")
+        if name == "model" and value not in MODELS:
+            raise StudyError(f"{where}; expected one of {', '.join(MODELS)}.")
+        if name == "seed" and value < 0:
+            raise StudyError(f"{where}; expected a whole number of at least 0.")

@@ -33,7 +33,7 @@ def measure(profile, scheduler=None):
     Returns its path, ``reports/reference/<profile>.json``. `StudyError` if a trial failed; the
     others are kept in ``reports/sweeps/reference_<profile>/``.
     """
-    path = graph.profile_file(profile)
+    path = graph.named_file(profile, graph.PARAMS, "profile")
     trials = [_trial(path, seed) for seed in range(SEEDS_OF_CORE)]
     with execute.locked_folder(f"sweeps/reference_{path.stem}") as folder:
         failed = (sweep.collect(trials, folder, scheduler)["status"] != "done").sum()
@@ -57,24 +57,17 @@ def _trial(path, seed):
     profile = graph.resolve(path.stem, sections, path.name)
     if seed >= SEEDS:
         profile = profile.restricted_to(CORE)
-    return sweep.make_trial({"seed": seed}, profile, execute.threads(1), minutes=600.0)
+    tasks = execute.make_tasks(profile)
+    return sweep.Trial({"seed": seed}, tasks, execute.threads(1), minutes=600.0)
 
 
 def summarise(headline, by_seed):
     """Reference entries from the metrics of several seeds, the first of which is published.
 
-    Parameters
-    ----------
-    headline : sequence of str
-        Names of the metrics to publish; durations among them are left out.
-    by_seed : sequence of dict
-        Name to ``{"value": …}``. Later ones may lack metrics of the first.
-
-    Returns
-    -------
-    dict
-        Name to ``value`` at the first seed, ``mean`` and ``std`` over the ``seeds`` that gave the
-        metric, and the absolute ``tolerance``, as of `tolerance_of`.
+    ``headline`` are the metrics to publish, durations among them left out; ``by_seed`` has for each
+    seed name to ``{"value": …}``, and later ones may lack metrics of the first. Returns name to
+    ``value`` at the first seed, ``mean`` and ``std`` over the ``seeds`` that gave the metric, and
+    the absolute ``tolerance``, as of `tolerance_of`.
     """
     entries = {}
     for name in headline:
@@ -122,40 +115,33 @@ def publish_sweep(name):
     return published
 
 
+def home_of(profile):
+    """Where git keeps the executed notebooks of a profile; `StudyError` if it does not."""
+    home = {graph.OWN_PROFILE.get(name, "mnist") for name in profile.parameters}.pop()
+    folders = {home: graph.FOLDER, "digits": GOLDEN}
+    if profile.name not in folders:
+        raise StudyError(
+            f"Git keeps these notebooks as executed for {home} and digits, not for {profile.name}; "
+            "expected one of these."
+        )
+    return folders[profile.name]
+
+
 def store(profile, folder):
-    """Store the executed notebooks of a finished run where git keeps them; returns their paths.
+    """Store the executed notebooks of a finished run, and the README's figures, in git's folders.
 
-    Those of ``digits`` go to ``tests/golden/``, without pictures, which nbval does not compare; the
-    others beside their scripts, together with the README's figures.
-
-    Parameters
-    ----------
-    profile : ae_lib.study.graph.Profile
-    folder : Path
-        The run's folder, up to date.
-
-    Raises
-    ------
-    StudyError
-        If the profile is not the one for which git keeps these notebooks.
+    Golden notebooks lose their pictures, which nbval does not compare.
     """
     import nbformat
 
-    golden, paths = profile.name == "digits", []
-    homes = {graph.OWN_PROFILE.get(name, "mnist") for name in profile.parameters}
-    if not golden and homes != {profile.name}:
-        raise StudyError(
-            f"Git keeps these notebooks as executed for {homes.pop()} and digits, not for "
-            f"{profile.name}; expected one of these."
-        )
+    home = home_of(profile)
     for name in profile.parameters:
-        notebook = storable(nbformat.read(folder / f"{name}.ipynb", 4), with_images=not golden)
-        paths.append((GOLDEN if golden else graph.FOLDER) / f"{name}.ipynb")
-        write_bytes(paths[-1], (nbformat.writes(notebook) + "\n").encode())
+        notebook = nbformat.read(folder / f"{name}.ipynb", 4)
+        kept = storable(notebook, with_images=home != GOLDEN)
+        write_bytes(home / f"{name}.ipynb", (nbformat.writes(kept) + "\n").encode())
     for name in README_FIGURES if profile.name == "mnist" else ():
         figure = folder / "figures" / f"{name}.png"
         write_bytes(REFERENCE / "figures" / figure.name, figure.read_bytes())
-    return paths
 
 
 def storable(notebook, with_images):

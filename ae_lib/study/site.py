@@ -1,7 +1,5 @@
 """The report's pages, which open without network: one for each notebook, and a front page."""
 
-import json
-
 from ae_lib.run import (
     MODELS,
     RESULTS,
@@ -29,24 +27,12 @@ SCORES = {
 def write(profile, folder, notice, changed=()):
     """Write what a run has so far: metrics.json, run.json, a page for each notebook, front page.
 
-    Parameters
-    ----------
-    profile : ae_lib.study.graph.Profile
-    folder : Path
-        The run's folder.
-    notice : str or None
-        Why this profile was taken instead of ``mnist``.
-    changed : collection of str
-        Notebooks whose pages are made again; those of others only if they are missing.
-
-    Returns
-    -------
-    ae_lib.run.Reproduction or None
-        None if no notebook is finished yet that says what the data are.
+    ``notice`` says why this profile was taken instead of ``mnist``, or is None. Pages of notebooks
+    that are not ``changed`` are made only if they are missing. Returns the run's
+    `ae_lib.run.Reproduction`, or None if no notebook is finished yet that says what the data are.
     """
     executed = [name for name in profile.parameters if (folder / f"{name}.ipynb").is_file()]
-    facts = [folder / "artifacts" / name / "data.json" for name in executed]
-    facts = next((read_json(path) for path in facts if path.is_file()), None)
+    facts = _first_artifact(folder, executed, "data.json")
     if facts is None:
         return None
     results = collect(folder, executed)
@@ -56,8 +42,13 @@ def write(profile, folder, notice, changed=()):
         write_json(folder / "run.json", run)
         for name in executed:
             if name in changed or not (folder / f"{name}.html").is_file():
-                _write_page(profile, folder, name, facts["title"])
+                _write_notebook_page(profile, folder, name, facts["title"])
         return _write_front_page(profile, folder, run, results, notice)
+
+
+def _first_artifact(folder, notebooks, file):
+    paths = [folder / "artifacts" / name / file for name in notebooks]
+    return next((read_json(path) for path in paths if path.is_file()), None)
 
 
 def collect(folder, notebooks):
@@ -72,11 +63,17 @@ def collect(folder, notebooks):
         metrics |= results["metrics"]
         headline.update(results["headline"])
         claims += results["claims"]
-    headline.update(part for row in claims for part in row[1:3] if part in metrics)
-    complete = [name.split(".")[0] for name in metrics if name.endswith(".test.ssim")]
-    table = [f"{model}.test.{score}" for model in complete for score in SCORES]
-    headline.update(name for name in table if name in metrics)
+    named = [part for row in claims for part in row[1:3]]
+    table = [f"{model}.test.{score}" for model in _measured_in_full(metrics) for score in SCORES]
+    headline.update(name for name in [*named, *table] if name in metrics)
     return {"metrics": metrics, "headline": sorted(headline), "claims": claims}
+
+
+def _measured_in_full(metrics):
+    """The models of the front page's table, autoencoders before baselines."""
+    models = {name.split(".")[0] for name in metrics if name.endswith(".test.ssim")}
+    order = [*MODELS, *sorted(models - {*MODELS, *BASELINES}), *BASELINES]
+    return [model for model in order if model in models]
 
 
 def _describe(profile, folder, executed, facts):
@@ -89,20 +86,12 @@ def _describe(profile, folder, executed, facts):
     return {"profile": profile.name, "data": facts, **parts, **provenance()}
 
 
-def _templates():
-    import jinja2
-
-    loader = jinja2.PackageLoader("ae_lib.study", ".")
-    return jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+def _title(folder, name):
+    first = read_json(folder / f"{name}.ipynb")["cells"][0]
+    return "".join(first["source"]).splitlines()[0].lstrip("# ")
 
 
-def heading(path):
-    """The title of a notebook, from its file."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "".join(cells[0]["source"]).splitlines()[0].lstrip("# ")
-
-
-def _write_page(profile, folder, name, data):
+def _write_notebook_page(profile, folder, name, data):
     import nbformat
     from nbconvert import HTMLExporter
     from pygments.formatters import HtmlFormatter
@@ -110,28 +99,19 @@ def _write_page(profile, folder, name, data):
     notebook = nbformat.read(folder / f"{name}.ipynb", 4)
     body, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
     style = HtmlFormatter(style="friendly").get_style_defs(".highlight")
-    page = _templates().get_template("page.html.j2").render(
-        title=heading(folder / f"{name}.ipynb"), data=data, pages=list(profile.parameters),
-        here=name, body=body, code_style=style,
+    page = _rendered(
+        "page", title=_title(folder, name), data=data, here=name, body=body, code_style=style,
+        pages=profile.parameters,
     )  # fmt: skip
     write_bytes(folder / f"{name}.html", page.encode())
 
 
-def results_table(metrics):
-    """The front page's table: a row for each model that was measured in full.
+def _rendered(template, **content):
+    import jinja2
 
-    From metrics, name to `ae_lib.metrics.Interval`: the model, autoencoders before baselines; its
-    latent dimension or None; its values in the order of `SCORES`.
-    """
-    models = {name.split(".")[0] for name in metrics if name.endswith(".test.mse")}
-    complete = [model for model in models if f"{model}.test.ssim" in metrics]
-    known = [*MODELS, *sorted(set(complete) - {*MODELS, *BASELINES}), *BASELINES]
-    rows = []
-    for model in sorted(complete, key=known.index):
-        size = metrics.get(f"{model}.latent_dim")
-        values = [metrics.get(f"{model}.test.{score}") for score in SCORES]
-        rows.append((model, int(size.value) if size else None, values))
-    return rows
+    loader = jinja2.PackageLoader("ae_lib.study", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True)
+    return environment.get_template(f"{template}.html.j2").render(**content)
 
 
 def _write_front_page(profile, folder, run, results, notice):
@@ -142,21 +122,18 @@ def _write_front_page(profile, folder, run, results, notice):
         name: metrics[name].value if name in metrics else float("nan") for name in published
     }
     comparison = Reproduction(measured, published)
-    claims = [[metrics.get(part, part) for part in row] for row in results["claims"]]
-    answers = [folder / "artifacts" / name / "verdicts.json" for name in run["parameters"]]
-    titles = {n: heading(folder / f"{n}.ipynb") for n in run["parameters"]}
-    body = _templates().get_template("front.html.j2").render(
-        profile=profile.name, run=run, titles=titles, scores=SCORES, rows=results_table(metrics),
-        notice=notice, claims=claims, comparison=comparison, total=sum(run["seconds"].values()),
-        verdicts=next((read_json(path) for path in answers if path.is_file()), {}),
+    titles = {name: _title(folder, name) for name in run["parameters"]}
+    body = _rendered(
+        "front", profile=profile.name, run=run, titles=titles, scores=SCORES, notice=notice,
+        metrics=metrics, models=_measured_in_full(metrics), claims=results["claims"],
+        verdicts=_first_artifact(folder, run["parameters"], "verdicts.json") or {},
         judged=run["parameters"].get("03_evaluate", {}).get("model", "dense"),
         waiting=[name for name in profile.parameters if name not in titles],
-        floor=metrics.get("data.test.entropy_floor"),
-        figure=(folder / "figures" / "03_reconstructions.png").is_file(),
+        figure=(folder / "figures" / "03_reconstructions.png").is_file(), comparison=comparison,
     )  # fmt: skip
-    page = _templates().get_template("page.html.j2").render(
-        title="Autoencoders on MNIST: a reference study", data=run["data"]["title"],
-        pages=list(profile.parameters), here=None, body=body,
+    page = _rendered(
+        "page", title="Autoencoders on MNIST: a reference study", data=run["data"]["title"],
+        here=None, body=body, pages=profile.parameters,
     )  # fmt: skip
     write_bytes(folder / "index.html", page.encode())
     return comparison

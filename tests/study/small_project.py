@@ -36,17 +36,15 @@ def publish(notebook, files, metrics, claims=()):
 action, _, argument = os.environ.get("SMALL_ACTION", "").partition(" ")
 """
 BODIES = {
-    "01_preprocess": """
-# %%
-import os
-from ae_lib.run import Run, write_json
-run = Run(profile, "01_preprocess")
-if os.environ.get("SMALL_ACTION") == "read":
-    run.artifact("02_train/model.json")
-facts = {"name": "small", "title": "small (not MNIST)", "source": "a test", "md5": {"x_train": "0"}}
-write_json(run.new_artifact("data.json"), facts | {"training": 1, "validation": 1, "test": 1})
-write_json(run.new_artifact("environment.json"), dict(os.environ))
-print(run.finish({"data.test.entropy_floor": 0.5}))
+    "01_preprocess": f"""
+# %%{PUBLISH}
+if action == "read":
+    from ae_lib.run import Run
+    Run(profile, "01_preprocess").artifact("02_train/model.json")
+facts = {{"name": "small", "title": "small (not MNIST)", "source": "a test"}}
+facts |= {{"md5": {{"x_train": "0"}}, "training": 1, "validation": 1, "test": 1}}
+files = {{"data.json": facts, "environment.json": dict(os.environ)}}
+publish("01_preprocess", files, {{"data.test.entropy_floor": {{"value": 0.5}}}})
 """,
     "02_train": f"""epochs: int = 3  # passes
 rate: float = 0.1  # speed
@@ -61,8 +59,6 @@ if epochs < 1:
     raise StudyError(f"epochs is {{epochs}}; expected a whole number of at least 1: change it.")
 if action == "die":
     os.kill(os.getpid(), 9)
-if action == "kill":
-    os.kill(os.getppid(), 9)
 if action == "sleep" or (action == "sleep_after_first" and Path(argument + ".first").exists()):
     Path(argument).write_text(str(os.getpid()))
     time.sleep(600)
@@ -76,6 +72,7 @@ publish("02_train", {{"model.json": epochs, "dense.keras": "weights"}}, {{"dense
 # %%
 from ae_lib.run import Run
 found = Run(profile, "03_evaluate").artifact("02_train/model.json").read_text()
+print("epochs", found)
 
 # %%{PUBLISH}
 mse = {{"value": 0.5 + seed, "low": 0.4, "high": 0.6}}
@@ -101,7 +98,6 @@ def use_project(root, patch):
     """Let this process execute a project instead of the study."""
     patch.setattr(graph, "FOLDER", root / "notebooks")
     patch.setattr(graph, "PARAMS", root / "notebooks" / "params")
-    patch.setattr("ae_lib.study.sweep.FOLDER", root / "notebooks" / "params" / "sweeps")
     patch.setenv("AE_REPORTS_DIR", str(root / "reports"))
 
 

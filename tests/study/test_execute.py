@@ -95,15 +95,11 @@ def test_a_notebook_before_the_one_it_needs_says_so_and_the_next_good_run_clears
     made = finished_project / "reports" / "small" / "artifacts" / "02_train"
     shutil.copytree(made, empty / "artifacts" / "02_train")
     said = []
-    assert execute.execute(task("03_evaluate"), empty, {}, said.append) > 0
+    seconds = execute.execute(task("03_evaluate"), empty, {}, lambda *what: said.append(what))
+    assert seconds > 0
+    assert said == [("03_evaluate", "epochs 4\n")]
     assert not list(empty.glob("*.failed.*"))
     assert not list(empty.glob(".*"))
-
-
-def test_a_dead_kernel_is_one_sentence(task, empty, monkeypatch):
-    monkeypatch.setenv(small.ACTION, "die")
-    with pytest.raises(StudyError, match="02_train failed. Its kernel died without a message"):
-        execute.execute(task("02_train"), empty, {})
 
 
 def test_a_notebook_that_takes_too_long_is_ended_with_its_kernel(
@@ -125,24 +121,29 @@ def test_a_machine_with_another_library_or_another_notebook_refuses(task, empty,
     assert not (empty / "02_train.ipynb").exists()
 
 
-def test_a_killed_process_takes_no_sibling_along(new_project, empty, monkeypatch):
-    monkeypatch.setenv(small.ACTION, "kill")
+def test_a_dead_kernel_is_one_sentence_and_takes_no_sibling_along(new_project, empty, monkeypatch):
+    monkeypatch.setenv(small.ACTION, "die")
     finished = []
-    with pytest.raises(
-        StudyError, match="02_train failed. Its process was ended by signal SIGKILL"
-    ):
+    with pytest.raises(StudyError, match="02_train failed. Its kernel died without a message"):
         execute.bring_up_to_date(
-            graph.load_profile("small"), empty, 2, lambda name, seconds: finished.append(name)
-        )
+            graph.load_profile("small"), empty, 2,
+            done=lambda name, seconds: finished.append(name),
+            tell=lambda name, text: None,
+        )  # fmt: skip
     assert finished == ["01_preprocess"], "03_evaluate waits for 02_train"
     assert (empty / "01_preprocess.ipynb").is_file()
 
 
-def test_what_a_process_said_last_is_in_the_error(tmp_path):
-    with open(tmp_path / "log", "w+") as log:
-        log.write("a warning\n")
-        assert execute._ended(-9, log, None).endswith("Its last words: a warning")
-        assert "ended by code 3" in execute._ended(3, log, None)
+def test_after_a_failure_no_other_notebook_is_started(new_project, empty, monkeypatch):
+    def fail(task, *_):
+        started.append(task["name"])
+        raise StudyError(f"{task['name']} failed.")
+
+    started = []
+    monkeypatch.setattr(execute, "execute", fail)
+    with pytest.raises(StudyError, match=r"^01_preprocess failed\.$"):
+        execute.bring_up_to_date(graph.load_profile("small"), empty, 1, done=None, tell=None)
+    assert started == ["01_preprocess"]
 
 
 # ------------------------------ a run's folder
@@ -169,7 +170,7 @@ def test_leftovers_of_killed_processes_go_and_those_of_open_notebooks_stay(tmp_p
     stages = {number: tmp_path / f".02_train.{number}.stage" for number in (os.getpid(), 2**22 + 1)}
     for stage in stages.values():
         (stage / "artifacts").mkdir(parents=True)
-    for name in (".metrics.json.4194305.tmp", ".02_train.4194305.ipynb", "02_train.ipynb"):
+    for name in (".metrics.json.4194305.tmp", "02_train.ipynb"):
         (tmp_path / name).touch()
     execute.remove_leftovers(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}

@@ -206,8 +206,8 @@ def no_run(monkeypatch, tmp_path):
     asked = []
 
     def instead(profile, jobs, notice=None):
-        asked.append((profile, notice))
-        return Reproduction({}, {}), tmp_path / profile
+        asked.append((profile.name, notice))
+        return Reproduction({}, {}), tmp_path / profile.name
 
     monkeypatch.setattr(command, "_bring_up_to_date", instead)
     return asked

@@ -91,8 +91,9 @@ def measured(monkeypatch, tmp_path):
         for number, trial in enumerate(trials, 1):
             metrics = {"dense.test.mse": {"value": float(number)}, "b.c.d": {"value": 1.0}}
             outcome = {"status": "done", "metrics": metrics, "headline": ["dense.test.mse"]}
+            outcome["files"] = {}
             sweep.keep(outcome, trial, folder)
-        return sweep.table(trials, folder)
+        return sweep.write_table(trials, folder)
 
     monkeypatch.setattr(sweep, "collect", collect)
     monkeypatch.setattr(reference, "REFERENCE", tmp_path)
@@ -201,15 +202,11 @@ def test_a_failure_loses_nothing_that_was_executed_and_stores_nothing(stored, st
     assert not list(stored.glob("*.ipynb"))
 
 
-def test_a_profile_of_which_git_keeps_nothing_is_refused(stored, study):
+def test_a_profile_of_which_git_keeps_nothing_is_refused_before_it_is_executed(stored, study):
     code, errors = study("store", "small")
-    assert (
-        code,
-        "Git keeps these notebooks as executed for mnist and digits, not for small" in errors,
-    ) == (
-        1,
-        True,
-    )
+    assert code == 1
+    assert "Git keeps these notebooks as executed for mnist and digits, not for small" in errors
+    assert not (stored.parent / "reports" / "small").exists()
 
 
 def test_digits_are_stored_as_golden_notebooks(stored, study, tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 
+from ae_lib import metrics
 from ae_lib.metrics import Interval
 from ae_lib.run import read_json
 from ae_lib.study import fingerprint, graph, site
@@ -108,18 +109,27 @@ def test_front_page_compares_with_what_is_published(folder, monkeypatch):
 
 
 # ------------------------------ table of results
-def test_table_has_a_row_for_each_model_autoencoders_first_in_the_studys_order():
+def test_the_table_has_a_column_for_each_score():
+    assert tuple(site.SCORES) == metrics.SCORES
+
+
+def test_table_has_a_row_for_each_model_autoencoders_first_in_the_studys_order(new_project):
     models = ("mean", "conv", "vae", "pca", "dense", "another")
     scores = [f"{model}.test.{score}" for model in models for score in ("mse", "ssim")]
-    metrics = dict.fromkeys(scores, Interval(0.5, 0.4, 0.6)) | {
-        "dense.latent_dim": Interval(32.0, 32.0, 32.0),
-        "seldom.test.mse": Interval(0.5, 0.4, 0.6),
+    half = {"value": 0.5, "low": 0.4, "high": 0.6}
+    entries = dict.fromkeys([*scores, "seldom.test.mse"], half) | {
+        "dense.latent_dim": {"value": 32}
     }
-    rows = site.results_table(metrics)
-    assert [model for model, _, _ in rows] == ["dense", "conv", "vae", "another", "pca", "mean"]
-    half = Interval(0.5, 0.4, 0.6)
-    assert rows[0][1:] == (32, [None, None, half, None, None, half])
-    assert rows[1][1] is None
+    folder, profile = new_project / "reports" / "small", graph.load_profile("small")
+    pretend_finished(profile, folder, {"03_evaluate": entries})
+    site.write(profile, folder, None)
+    rows = re.findall(r"<tr><td>(\w+)(.*?)</td>(.*)</tr>", page(folder))
+    rows = [row for row in rows if "0.5000" in row[2]]
+    assert [row[0] for row in rows] == ["dense", "conv", "vae", "another", "pca", "mean"]
+    assert [row[1] for row in rows] == [" <small>(32)</small>"] + [""] * 5
+    cell = "<td>0.5000<br><small>0.4000 to 0.6000</small></td>"
+    none = "<td>–</td>"
+    assert {row[2] for row in rows} == {none * 2 + cell + none * 2 + cell}
 
 
 def test_front_page_says_whose_verdicts_it_shows(new_project):

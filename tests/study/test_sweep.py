@@ -4,6 +4,7 @@ Where it does not matter, workers are threads, and a function stands in for the 
 """
 
 import functools
+import json
 import os
 import re
 import signal
@@ -38,13 +39,12 @@ limits: {threads: 2, minutes: 5}
 
 @pytest.fixture
 def sweeps(new_project):
-    """The folder with the sweeps of a project, which has one sweep and one more notebook."""
+    """A project with a sweep and one more notebook."""
     head = small.PARAMETERS + "filters: int = 1  # more\n"
     (new_project / "notebooks" / "09_train_convolutional.py").write_text(head)
     profile = "02_train: {sizes: [4, 5], epochs: 7}\n"
     (new_project / "notebooks" / "params" / "small.yaml").write_text(profile)
     write(SWEEP)
-    return sweep.FOLDER
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def scheduler():
 
 
 def write(text):
-    (sweep.FOLDER / "some.yaml").write_text(text)
+    (graph.PARAMS / "sweeps" / "some.yaml").write_text(text)
 
 
 # ------------------------------ the file
@@ -144,7 +144,7 @@ def test_an_unknown_sweep_is_one_sentence(sweeps, study):
 
 
 def test_the_studys_own_sweeps_are_valid():
-    names = [path.stem for path in sweep.FOLDER.glob("*.yaml")]
+    names = [path.stem for path in graph.PARAMS.glob("sweeps/*.yaml")]
     grids = {name: [trial.point for trial in sweep.load_sweep(name)] for name in names}
     assert {"latent_size", "bottleneck", "seeds", "smoke"} <= set(grids)
     points = [{"latent_dim": dim, "seed": s} for dim in (2, 4, 8, 16, 32, 64) for s in range(5)]
@@ -162,7 +162,8 @@ def test_fingerprint_depends_on_what_changes_numbers_and_on_nothing_else(trials)
     def of(environment=None, minutes=1.0, seed=0, name="some"):
         sections = {"all": {"seed": seed}}
         profile = graph.resolve(name, sections, "some.yaml").restricted_to(["03_evaluate"])
-        return sweep.make_trial({}, profile, environment or execute.threads(1), minutes).fingerprint
+        tasks = execute.make_tasks(profile)
+        return sweep.Trial({}, tasks, environment or execute.threads(1), minutes).fingerprint
 
     first = of()
     assert of(minutes=2.0, name="another") == first
@@ -260,18 +261,18 @@ def test_a_failure_does_not_touch_the_last_good_result(trials, results):
     sweep.keep(work.trivial(trials[1], False), trials[1], results)
     own = results / "trials" / trials[1].name
     assert (own / "02_train.ipynb").read_text() == "good"
-    assert sweep.table([trials[1]], results).loc[0, "status"] == "done"
+    assert sweep.write_table([trials[1]], results).loc[0, "status"] == "done"
 
 
 def test_new_values_execute_new_trials_only_and_new_code_executes_all(trials, results):
     for trial in trials:
         sweep.keep(work.corrected(trial, False), trial, results)
     write(SWEEP.replace("seed: [0, 1, 2]", "seed: [0, 1, 2, 3]"))
-    status = sweep.table(sweep.load_sweep("some"), results)["status"]
+    status = sweep.write_table(sweep.load_sweep("some"), results)["status"]
     assert status.tolist() == ["done", "done", "done", "missing"] * 2
     with (graph.FOLDER / "02_train.py").open("a") as script:
         script.write("\n# %%\n1 + 1\n")
-    assert set(sweep.table(sweep.load_sweep("some"), results)["status"]) == {"missing"}
+    assert set(sweep.write_table(sweep.load_sweep("some"), results)["status"]) == {"missing"}
 
 
 def test_models_come_back_only_if_asked_for(trials, results, scheduler):
@@ -350,8 +351,6 @@ def test_no_scheduler_is_one_sentence(sweeps, study):
 def test_a_scheduler_that_goes_is_one_sentence(
     trials, results, new_project, start, tmp_path, monkeypatch
 ):
-    import json
-
     file, ends = tmp_path / "scheduler.json", []
     options = ["--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
     process = start(new_project, *options, module="distributed.cli.dask_scheduler")
@@ -363,7 +362,7 @@ def test_a_scheduler_that_goes_is_one_sentence(
 
     monkeypatch.setattr(sweep, "say", connected)
     with pytest.raises(StudyError, match="The Dask scheduler is gone; .*: start the sweep again"):
-        sweep.collect(trials, results, json.loads(file.read_text())["address"], work=work.never)
+        sweep.collect(trials, results, json.loads(file.read_text())["address"])  # it has no worker
     assert len(ends) == 1
     assert pd.read_csv(results / "results.csv")["status"].tolist() == ["missing"] * 6
 
