@@ -52,7 +52,8 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     pool, running, failures = ThreadPoolExecutor(jobs), {}, []
     try:
         while sorter.is_active() and (running or not failures):
-            for name in sorted(sorter.get_ready()) if not failures else ():
+            ready = sorted(sorter.get_ready(), key=list(graph.NEEDS).index)
+            for name in ready if not failures else ():
                 running[pool.submit(execute, tasks[name], folder, environment, tell)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)

@@ -15,18 +15,19 @@ FOLDER = PROJECT / "notebooks"
 PARAMS = FOLDER / "params"
 MODEL = "MODEL"  # stands for the notebook that trains what the parameter ``model`` names
 
-# A line for each notebook: those whose artifacts it reads.
+# A line for each notebook: those whose artifacts it reads. Of those that are ready, the first here
+# starts first: 03 for its results, then the two longest, so that no core waits for them at the end.
 NEEDS = {
     "01_preprocess": [],
     "02_train": [],
     "03_evaluate": [MODEL],
+    "09_train_convolutional": ["02_train"],
     "04_error_maps": [MODEL],
+    "10_train_variational": ["02_train"],
     "05_explore_latent_space": [MODEL],
     "06_detect_anomalies": [MODEL],
     "07_compress_images": [MODEL],
     "08_learn_from_few_labels": [MODEL],
-    "09_train_convolutional": ["02_train"],
-    "10_train_variational": ["02_train"],
     "11_benchmark": [],
     "12_compare_models": [
         "01_preprocess", "02_train", "03_evaluate", "05_explore_latent_space",
