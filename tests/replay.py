@@ -38,6 +38,11 @@ def pytest_collectstart(collector):
         collector.skip_compare += ("stderr",)
 
 
+def pytest_collection_modifyitems(items):
+    """Replay in the order in which the study executes, the longest early."""
+    items.sort(key=lambda item: list(graph.NEEDS).index(item.path.stem))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Before the kernel starts: say what it may read, and wait until that is replayed."""
