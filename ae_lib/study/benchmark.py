@@ -27,6 +27,7 @@ import tensorflow as tf
 
 STUDY = "study"  # the backend that the others are compared with
 PAUSE = 0.1  # seconds; threads of a matrix product go on spinning for some time after it
+COLUMNS = ["entry", "repetition", "seconds", "loss", "val_loss", "peak_rss_mb"]
 UNLIMITED = 10_000  # epochs: the process ends when nobody asks for another one
 LEARNING_RATE = 1e-3
 VALIDATION_BATCH = 1000
@@ -36,28 +37,16 @@ GEMM_OPERATIONS = GEMM_PRODUCTS * 2 * GEMM_SIZE**3  # floating-point operations 
 
 
 def race(entries, repetitions):
-    """Let backends train in turns, one epoch each, so that a slow minute is slow for all.
+    """Let backends work in turns, so that a slow minute is slow for all of them.
 
-    Parameters
-    ----------
-    entries : dict
-        Label to settings, a dict: ``name`` (of `BACKENDS` or `YARDSTICKS`), ``dataset``,
-        ``images`` and ``validation`` (how many), ``batch_size``, ``latent_dim``.
-    repetitions : int
-        Epochs of each, after a first one in which it prepares and compiles.
+    ``entries`` are settings by label: ``name`` (of `BACKENDS`), ``task`` (the first word of a
+    builder's name in `models`), ``dataset``, ``images`` and ``validation`` (how many),
+    ``batch_size``, ``latent_dim``. Each takes ``repetitions`` turns after a first one, in which it
+    prepares and compiles.
 
-    Returns
-    -------
-    turns : pandas.DataFrame
-        One row per epoch: ``entry``, ``repetition`` (0 is the first), ``seconds``, ``loss``,
-        ``val_loss`` (nats per pixel), ``peak_rss_mb``.
-    absent : dict
-        Labels of the backends that could not take part, to the reason.
-
-    Raises
-    ------
-    StudyError
-        If the study's own training cannot take part, or a backend ends after its first epoch.
+    Returns a row per turn (``entry``, ``repetition``, 0 for the first, ``seconds``, ``loss``,
+    ``val_loss``, ``peak_rss_mb``), and the labels of backends that could not take part, to the
+    reason; raises `StudyError` if the study cannot, or a backend ends after its first turn.
     """
     rows, epochs, absent = [], {}, {}
     with contextlib.ExitStack() as processes:
@@ -70,14 +59,14 @@ def race(entries, repetitions):
                 rows.append({"entry": label, "repetition": 0, **first})
                 epochs[label] = epoch
             except StudyError as error:
-                if settings["name"] == STUDY:
+                if STUDY in (label, settings["name"]):
                     raise
                 absent[label] = str(error)
         for repetition in range(1, repetitions + 1):
             for label, epoch in epochs.items():
                 time.sleep(PAUSE)
                 rows.append({"entry": label, "repetition": repetition, **epoch()})
-    return pd.DataFrame(rows), absent
+    return pd.DataFrame(rows, columns=COLUMNS), absent
 
 
 @contextlib.contextmanager
@@ -105,14 +94,9 @@ def started(settings):
 
 
 def summarise(turns, epochs=50):
-    """Summarise a race, one row per entry.
+    """Summarise a race: median, quartiles and range of the seconds of an entry's later turns.
 
-    Returns
-    -------
-    pandas.DataFrame
-        Index ``entry``; ``median``, quartiles ``low`` and ``high``, ``min`` and ``max`` of the
-        seconds of an epoch after the first; ``first`` (with preparing and compiling), ``total``
-        (``epochs`` epochs, the first included); ``val_loss`` after the last; ``peak_rss_mb``.
+    Beside them stand the first turn, ``epochs`` of them, the last validation loss and the memory.
     """
     columns = {"50%": "median", "25%": "low", "75%": "high", "min": "min", "max": "max"}
     later, by_entry = turns[turns["repetition"] > 0], turns.groupby("entry", sort=False)
@@ -120,8 +104,8 @@ def summarise(turns, epochs=50):
     table = seconds.describe()[list(columns)].rename(columns=columns)
     table["first"] = by_entry["seconds"].first()
     table["total"] = table["first"] + (epochs - 1) * table["median"]
-    table["val_loss"] = by_entry["val_loss"].last()
-    return table.assign(peak_rss_mb=by_entry["peak_rss_mb"].max())
+    last = by_entry[["val_loss", "peak_rss_mb"]].last()  # memory is a peak so far
+    return table.join(last)
 
 
 def speedups(turns):
@@ -134,7 +118,7 @@ def speedups(turns):
 
 
 def operations(images, validation, latent_dim=32):
-    """Count the floating-point operations of an epoch's matrix products.
+    """Count the floating-point operations of the matrix products in a dense epoch.
 
     Each product takes two per weight and image: forward, the gradient of the weights, and the
     gradient of the inputs, which the first layer does not need; validation is forward only.
@@ -152,24 +136,31 @@ def pixels(dataset, images, validation):
 
 
 class Turns(keras.callbacks.Callback):
-    """Wait for a line of ``requests`` before each epoch; write a line to ``answers`` after it.
+    """Wait for a line of ``requests`` before each turn; write a line to ``answers`` after it.
 
-    A backend whose training is Keras's ``fit`` takes it as a callback, the others call `serve`.
+    The first turn is an epoch, later ones are two, of which the second is timed. For tf.data's
+    autotuning thread, cancelled with its iterator, may sleep on for the rest of its period, which
+    doubles with the iterator's age: Keras's ``fit``, which drops the last epoch's iterator as an
+    epoch begins, would wait longer the longer its pause was. Backends whose training is that
+    ``fit`` take this as a callback, the others call `serve`.
     """
 
     def __init__(self, requests, answers):
         super().__init__()
-        self.requests, self.answers = requests, answers
+        self.requests, self.answers, self.epochs = requests, answers, 0
 
     def on_epoch_begin(self, epoch, logs=None):  # noqa: D102
-        if not self.requests.readline():
+        is_new = self.epochs == 0 or self.epochs % 2
+        if is_new and not self.requests.readline():
             raise EOFError
         self.begun = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):  # noqa: D102
         seconds = time.perf_counter() - self.begun
         answer = {**(logs or {}), "seconds": seconds, "peak_rss_mb": _peak_rss_mb()}
-        print(json.dumps(answer), file=self.answers, flush=True)
+        if self.epochs % 2 == 0:
+            print(json.dumps(answer), file=self.answers, flush=True)
+        self.epochs += 1
 
     def serve(self, epoch):
         """Let a function train that returns ``loss`` and ``val_loss``, or nothing."""
@@ -440,11 +431,6 @@ def idle(turns, *_):
     turns.serve(lambda: None)
 
 
-BUILDERS = {
-    "dense": models.dense_autoencoder,
-    "conv": models.convolutional_autoencoder,
-    "vae": models.variational_autoencoder,
-}
 TRAININGS = (study, keras_fit, keras_fit_tuned, torch_eager, torch_compiled, jax_scan)
 PREDICTORS = (study_predict, keras_predict, torch_predict, jax_predict, numpy_predict)
 YARDSTICKS = (gemm, idle)
@@ -457,7 +443,7 @@ def main(turns, name, task, dataset, images, validation, batch_size, latent_dim)
     keras.utils.set_random_seed(0)
     work = ()
     if BACKENDS[name] not in YARDSTICKS:
-        network = BUILDERS[task](latent_dim=latent_dim)
+        network = getattr(models, f"{task}_autoencoder")(latent_dim=latent_dim)
         work = (*pixels(dataset, images, validation), batch_size, network)
     print(json.dumps({"ready": name}), file=turns.answers, flush=True)
     with contextlib.suppress(EOFError):
