@@ -49,7 +49,7 @@ epochs: int = 10  # of each of them
 # %%
 from ae_lib import data, figures, metrics, models, training
 from ae_lib.run import Run, write_json
-from ae_lib.study import benchmark
+from ae_lib.study import backends, benchmark
 
 import keras
 import pandas as pd
@@ -76,12 +76,12 @@ source
 # compiles, is kept apart.
 
 # %%
-for function in benchmark.TRAININGS:
+for function in backends.TRAININGS:
     print(f"{function.__name__}: {function.__doc__.splitlines()[0].replace('`', '')}")
 
 # %% tags=["nbval-ignore-output"]
-trainings = [function.__name__ for function in benchmark.TRAININGS]
-names = [*trainings, *(function.__name__ for function in benchmark.YARDSTICKS)]
+trainings = [function.__name__ for function in backends.TRAININGS]
+names = [*trainings, *(function.__name__ for function in backends.YARDSTICKS)]
 turns, absent = benchmark.race({name: {**settings, "name": name} for name in names}, repetitions)
 for reason in absent.values():
     print(f"left out: {reason}")
@@ -97,8 +97,8 @@ table.loc[peers].round(4)
 
 # %%
 speedup = benchmark.speedups(turns).loc[peers]
-rate = benchmark.GEMM_OPERATIONS / table["median"]["gemm"]
-needed = benchmark.operations(images, validation, latent_dim)
+rate = backends.GEMM_OPERATIONS / table["median"]["gemm"]
+needed = backends.operations(images, validation, latent_dim)
 limit = needed / rate
 others = speedup["median"].drop(benchmark.STUDY)
 caption = (
@@ -153,21 +153,20 @@ vae_table.round(3)
 # ## Race the inference
 #
 # How fast are images reconstructed, through the encoder and the decoder of the dense autoencoder? All at once, where arithmetic decides, and one at a
-# time, where the calls do. Images come and go as NumPy arrays. NumPy's own matrix products do nothing but the arithmetic.
-
-# %%
-for function in benchmark.PREDICTORS:
-    print(f"{function.__name__}: {function.__doc__.splitlines()[0].replace('`', '')}")
+# time, where the calls do. Images come and go as NumPy arrays.
+#
+# The backends are `models.predict_in_batches`, as the notebooks call it ("study"); `keras.Model.predict` with the same batch size;
+# PyTorch, eager, under `no_grad`; JAX, the network as one compiled function; NumPy, the chain of matrix products alone.
 
 
 # %% tags=["nbval-ignore-output"]
 def race_inference(count, at_once):
-    """Images per second, and how many times the study's time each takes."""
+    """Race the predictors; the study's is the entry of its name."""
     work = {**small, "images": count, "batch_size": at_once}
-    predictors = [function.__name__ for function in benchmark.PREDICTORS]
-    labels = [name.replace("study_predict", benchmark.STUDY) for name in predictors]
-    entries = zip(labels, predictors, strict=True)
-    return race({label: {**work, "name": name} for label, name in entries})
+    entries = {
+        name.removesuffix("_predict"): {**work, "name": name} for name in backends.PREDICTORS
+    }
+    return race(entries)
 
 
 predict_table = race_inference(predict_images, predict_images)
@@ -354,9 +353,9 @@ claims = [
     *ahead("Inference at once: at least as fast as every rival", 1, predict_table["ratio"]),
     [
         "Inference one at a time: at most twice NumPy's time",
-        f"{1 / single_table['ratio']['numpy_predict']:.2f} times",
+        f"{1 / single_table['ratio']['numpy']:.2f} times",
         "2 times",
-        verdict(single_table["ratio"]["numpy_predict"] >= 0.5),
+        verdict(single_table["ratio"]["numpy"] >= 0.5),
     ],
     [
         "Ahead of all that took part over 50 epochs, compiling included",
