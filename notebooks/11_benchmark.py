@@ -29,7 +29,7 @@ images: int = 50000  # training images
 validation: int = 10000  # validation images
 batch_size: int = 256  # images per step
 latent_dim: int = 32  # latent dimension
-repetitions: int = 9  # turns of each backend after its first; 3 for a quick look
+repetitions: int = 7  # turns of each backend after its first; 3 for a quick look
 conv_images: int = 5000  # training images of the convolutional autoencoder, whose epochs are long
 conv_batch_size: int = 64  # images per step
 conv_latent_dim: int = 32  # latent dimension
@@ -37,14 +37,14 @@ vae_images: int = 10000  # training images of the variational autoencoder
 vae_batch_size: int = 128  # images per step
 vae_latent_dim: int = 40  # latent dimension
 small_validation: int = 1000  # validation images of these two
-small_repetitions: int = 7  # turns of these two, and of inference
+small_repetitions: int = 5  # turns of these two, and of inference
 predict_images: int = 10000  # images that are reconstructed at once
 single_images: int = 100  # images that are reconstructed one at a time
 counts: list = [10000, 50000, 200000, 1000000]  # training images in the study of cost
-batch_sizes: list = [64, 128, 256, 512, 1024]  # batch sizes in it
+batch_sizes: list = [64, 256, 1024]  # batch sizes in it
 cost_repetitions: int = 2  # epochs of each in it
 seeds: list = [0, 1, 2, 3, 4]  # trainings of each kind in the comparison of results
-epochs: int = 10  # of each of them
+epochs: int = 6  # of each of them
 
 # %%
 from ae_lib import data, figures, metrics, models, training
@@ -327,14 +327,10 @@ def verdict(holds):
 def ahead(claim, bound, ratios):
     """The verdict on a claim about all rivals that took part, and one on each that did not."""
     rivals = ratios.drop(benchmark.STUDY)
-    rows = [
-        [f"{claim}: {name}", "not measured", bound, "not measured"]
-        for name in rivals[rivals.isna()].index
-    ]
-    if rivals.notna().any():
-        nearest = f"{rivals.min():.2f} times {rivals.idxmin()}'s speed"
-        rows.insert(0, [claim, nearest, bound, verdict(rivals.min() >= bound)])
-    return rows
+    missing = rivals[rivals.isna()].index
+    nearest = f"{rivals.min():.2f} times as fast as {rivals.idxmin()}"
+    rows = [[f"{claim} that took part", nearest, bound, verdict(rivals.min() >= bound)]]
+    return rows + [[f"{claim}: {name}", "not measured", bound, "not measured"] for name in missing]
 
 
 total = table.loc[peers, "total"] / table["total"][benchmark.STUDY]
@@ -348,8 +344,8 @@ claims = [
         1.2,
         speedup["median"].reindex(trainings),
     ),
-    *ahead("Convolutional: faster than every rival", 1, conv_table["ratio"]),
-    *ahead("Variational: faster than every rival", 1, vae_table["ratio"]),
+    *ahead("Convolutional: at least as fast as every rival", 1, conv_table["ratio"]),
+    *ahead("Variational: at least as fast as every rival", 1, vae_table["ratio"]),
     *ahead("Inference at once: at least as fast as every rival", 1, predict_table["ratio"]),
     [
         "Inference one at a time: at most twice NumPy's time",
