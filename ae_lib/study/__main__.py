@@ -74,12 +74,13 @@ def times(profile):
     """Say where the seconds of a run went: by notebook, then by notebook and section."""
     import pandas as pd
 
-    path = reports_folder() / graph.load_profile(profile).name / "run.json"
+    path = reports_folder() / graph.named_file(profile, graph.PARAMS, "profile").stem / "run.json"
     if not path.is_file():
         raise StudyError(f"{path} is missing; expected a run: make report PROFILE={profile} first.")
     run = read_json(path)
-    parts = {(n, part): s for n, own in run["sections"].items() for part, s in own.items()}
-    for seconds in (run["seconds"], parts):
+    sections = run.get("sections", {})  # which copies of a former version do not have
+    parts = {(n, part): s for n, own in sections.items() for part, s in own.items()}
+    for seconds in filter(None, (run["seconds"], parts)):
         click.echo(pd.Series(seconds).sort_values(ascending=False).to_string() + "\n")
 
 

@@ -134,7 +134,7 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
     except StudyError as error:
         message = f"{name} failed. {' '.join(str(error).split())}"
         with contextlib.suppress(OSError):  # the disk may be full
-            failed.write_text(nbformat.writes(notebook), encoding="utf-8")
+            write_bytes(failed, nbformat.writes(notebook).encode())
             message += f" (Its executed copy: {failed.name})"
         raise StudyError(message) from None
     seconds = time.monotonic() - begun
@@ -227,11 +227,8 @@ def seconds_by_section(notebook):
         if cell.cell_type == "markdown" and cell.source.startswith("## "):
             section = cell.source.splitlines()[0].removeprefix("## ")
         elif times := cell.metadata.pop("execution", None):
-            begun, ended = (
-                datetime.fromisoformat(times[key])
-                for key in ("iopub.execute_input", "shell.execute_reply")
-            )
-            spent = (ended - begun).total_seconds()
+            begun = datetime.fromisoformat(times["iopub.execute_input"])
+            spent = (datetime.fromisoformat(times["shell.execute_reply"]) - begun).total_seconds()
             seconds[section] = round(seconds.get(section, 0) + spent, 1)
     return seconds
 

@@ -52,7 +52,7 @@ class Profile:
     name: str  # its results are reports/<name>/
     parameters: dict  # notebook to all its parameters, in an order of execution
 
-    @property
+    @functools.cached_property
     def needs(self):
         """Notebook to those of the profile's notebooks that it reads from."""
         needs = {}

@@ -81,7 +81,7 @@ def _describe(profile, folder, executed, facts):
     studies = {n: read_json(folder / f"{n}.ipynb")["metadata"]["study"] for n in executed}
     parts = {
         part: {name: study[part] for name, study in studies.items() if part in study}
-        for part in studies[executed[0]]
+        for part in dict.fromkeys(part for study in studies.values() for part in study)
     }
     return {"profile": profile.name, "data": facts, **parts, **provenance()}
 

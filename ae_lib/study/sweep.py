@@ -222,14 +222,14 @@ def _execute_on(client, task, trials, total, folder):
     # in a queue until a worker is free.
     run = uuid.uuid4().hex[:8]
     keys = {f"trial-{trial.name}-{run}": trial for trial in trials}
-    done = total - len(trials)
+    done, commit = total - len(trials), execute.git_commit()
     client.subscribe_topic("all", functools.partial(_tell_of_lost_worker, frozenset(keys)))
     try:
         futures = as_completed(client.map(task, trials, key=list(keys)))
         with tqdm(total=total, initial=done, unit="trial", file=sys.stderr, disable=None) as bar:
             for number, future in enumerate(futures, done + 1):
                 trial, outcome = keys[future.key], _outcome_of(future)
-                keep(outcome, trial, folder)
+                keep({**outcome, "git_commit": commit}, trial, folder)
                 told = f"FAILED: {outcome['error']}\n    see {folder / 'trials' / trial.name}"
                 if outcome["status"] == "done":
                     told = f"done in {outcome['seconds']:.0f} s by {outcome['worker']}"
@@ -267,12 +267,12 @@ def _outcome_of(future):
 def keep(outcome, trial, folder):
     """Keep what a worker gave in ``trials/<name>/``; a failure beside the last good result."""
     own, record = folder / "trials" / trial.name, RECORD[outcome["status"]]
-    kept = {"fingerprint": trial.fingerprint, "git_commit": execute.git_commit()}
+    kept = {"fingerprint": trial.fingerprint, "files": list(outcome["files"])}
     with explained_write_errors(folder):
         own.mkdir(parents=True, exist_ok=True)
         for name, content in outcome["files"].items():
             write_bytes(own / name, content)
-        write_json(own / record, {**outcome, **kept, "files": list(outcome["files"])})  # last
+        write_json(own / record, {**outcome, **kept})  # last: now it is done
         if outcome["status"] == "done":  # what else is there is of a failure, or of other code
             for path in own.iterdir():
                 if path.name not in {*outcome["files"], record}:

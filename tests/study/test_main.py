@@ -65,6 +65,10 @@ def test_times_are_those_of_notebooks_and_of_their_sections(project, folder, cap
     assert len(notebooks.splitlines()) == 3
     rows = [line.split() for line in sections.splitlines()]
     assert rows == [["02_train", "Judge", "9.0"], ["Fit", "7.5"]]
+    del run["sections"]  # as in a run of a former version
+    write_json(folder / "run.json", run)
+    assert command.main(["times", "small"]) == 0
+    assert len(capfd.readouterr().out.split("\n\n")) == 2
 
 
 def test_times_of_no_run_are_one_sentence(new_project, study):
