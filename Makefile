@@ -15,10 +15,11 @@ JOBS = $(patsubst -j%,--jobs %,$(filter-out -j,$(filter -j%,$(MAKEFLAGS))))
 
 # Kernels run in the notebooks' folder, so a relative AE_DATA_DIR would point elsewhere there.
 ABSOLUTE = $${AE_DATA_DIR:+AE_DATA_DIR="$$(cd "$$AE_DATA_DIR" && pwd)"}
-REPLAY = $(BIN)/python -m pytest -p tests.replay --nbval --nbval-current-env
 
 # A test process for each core: more threads would only wait for each other.
-ONE_THREAD = env TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+TESTS = env TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -n auto
+REPLAY = $(TESTS) -p tests.replay --nbval --nbval-current-env --dist loadscope --no-loadscope-reorder
 
 .PHONY: help lab report times sweep test validate baselines reference benchmark rivals lock clean
 .DEFAULT_GOAL := help
@@ -42,8 +43,8 @@ test: $(READY) ## style, rooms, library, guards, golden notebooks: no network, n
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(ONE_THREAD) $(BIN)/python -m pytest tests -n auto --dist worksteal --cov --cov-report=term
-	$(ONE_THREAD) $(REPLAY) --nbval-cell-timeout=600 -n auto --dist loadscope --no-loadscope-reorder tests/golden notebooks/13_study_latent_size.ipynb
+	$(TESTS) tests --dist worksteal --cov --cov-report=term
+	$(REPLAY) --nbval-cell-timeout=600 tests/golden notebooks/13_study_latent_size.ipynb
 
 validate: $(READY) ## replay the MNIST notebooks, kill and resume a training: needs MNIST (WITHOUT="09 10 12")
 	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_resume_on_mnist.py

@@ -184,41 +184,29 @@ def histogram(values, caption, xlabel, marks=None, yscale="linear"):
 
 
 @look()
-def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0):
+def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0, joined=False):
     """Draw means, or differences, with their intervals by group, one marker per model.
 
     ``tables``: label to a pandas.DataFrame with columns value, low, high and the same groups as
-    index; ``bottom``: where an axis without negative values begins, None leaves it to the values.
+    index; ``bottom``: where an axis without negative values begins, None leaves it to the values;
+    ``joined``: whether a line joins the groups, such as amounts of data, on a logarithmic axis.
     """
-    figure = new(caption, height=2.8)
+    figure = new(caption, height=3.8 if joined else 2.8)
     axes = figure.subplots()
-    draw_intervals(axes, tables, linestyle="none")
+    draw_intervals(axes, tables, **({"shift": 0.04} if joined else {"linestyle": "none"}))
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    if min(table["low"].min() for table in tables.values()) < 0:  # differences
+    if joined:
+        log_axis(axes.yaxis, steps=(1, 1.5, 2, 3, 5, 7))
+    elif min(table["low"].min() for table in tables.values()) < 0:  # differences
         axes.axhline(0, color="#777777", linewidth=1)
     else:
         axes.set_ylim(bottom, None)
-    legend_above(axes)
+    legend_above(axes, ncols=3 if joined else 4)
     return figure
 
 
 @look()
-def learning_curves(tables, caption, xlabel, ylabel):
-    """Draw errors by the amount of data, on a logarithmic axis, with intervals and joined.
-
-    ``tables`` are as for `intervals_by_group`; the amounts are groups, evenly spaced.
-    """
-    figure = new(caption, height=3.8)
-    axes = figure.subplots()
-    draw_intervals(axes, tables, shift=0.04)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    log_axis(axes.yaxis, steps=(1, 1.5, 2, 3, 5, 7))
-    legend_above(axes, ncols=3)
-    return figure
-
-
-@look()
-def lines(curves, caption, xlabel, ylabel, shade=None, bottom=0):
+def lines(curves, caption, xlabel, ylabel, shade=None, bottom=0, log=False):
     """Draw curves over one axis.
 
     Parameters
@@ -230,26 +218,17 @@ def lines(curves, caption, xlabel, ylabel, shade=None, bottom=0):
         A stretch of the horizontal axis to set off.
     bottom : float, optional
         Where the vertical axis begins; None leaves it to the values.
+    log : bool
+        Whether both axes are logarithmic.
     """
-    figure = new(caption, height=2.8)
+    figure = new(caption, height=3.8 if log else 2.8)
     axes = figure.subplots()
     draw_curves(axes, curves)
     if shade:
         axes.axvspan(*shade, color="#eeeeee", zorder=0)
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(bottom, None))
-    legend_above(axes)
-    return figure
-
-
-@look()
-def log_lines(curves, caption, xlabel, ylabel):
-    """Draw curves as `lines` does, over two logarithmic axes."""
-    figure = new(caption, height=3.8)
-    axes = figure.subplots()
-    draw_curves(axes, curves)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    log_axis(axes.xaxis)
-    log_axis(axes.yaxis)
+    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(None if log else bottom, None))
+    for axis in (axes.xaxis, axes.yaxis) if log else ():
+        log_axis(axis)
     legend_above(axes)
     return figure
 

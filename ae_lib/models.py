@@ -320,6 +320,13 @@ def _all_layers(model):
 
 def predict_in_batches(network, x, size=1000):
     """Return the outputs of a network, or of another callable, for all rows of x."""
-    # Not `predict`, which compiles each model, and warns if many are asked one after the other.
+    function = _compiled(network) if isinstance(network, keras.Model) else network
     parts = np.split(x, range(size, len(x), size))
-    return np.concatenate([np.asarray(network(part)) for part in parts])
+    return np.concatenate([np.asarray(function(part)) for part in parts])
+
+
+def _compiled(network):
+    # As `predict` does, which takes much longer to compile, and warns if many models are asked.
+    if not hasattr(network, "compiled_call"):
+        network.compiled_call = tf.function(lambda x: network(x), reduce_retracing=True)
+    return network.compiled_call

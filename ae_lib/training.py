@@ -197,7 +197,11 @@ def _epochs(n, settings, first=0):
         seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
         return seed, tf.random.experimental.stateless_shuffle(tf.range(n), seed)
 
-    return tf.data.Dataset.range(first, max(settings.epochs, first + 1)).map(epoch)
+    # Autotuning has nothing to tune here, and stopping it can take 20 s at the end of training.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    epochs = tf.data.Dataset.range(first, max(settings.epochs, first + 1)).map(epoch)
+    return epochs.with_options(options)
 
 
 class _EpochTrainer(keras.Model):

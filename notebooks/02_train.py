@@ -139,7 +139,7 @@ print(f"{len(history)} epochs of {-(-len(images.y_train) // batch_size)} steps")
 
 # %%
 def final_excess(x):
-    reconstructed = model.autoencoder.predict(x, batch_size=1000, verbose=0)
+    reconstructed = models.predict_in_batches(model.autoencoder, x)
     return metrics.interval(metrics.bce(x, reconstructed) - metrics.entropy(x), seed)
 
 

@@ -55,11 +55,11 @@ images
 
 # %%
 x = images.x_test
-codes = encoder.predict(x, batch_size=1000, verbose=0)
+codes = models.predict_in_batches(encoder, x)
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
 from_pca = pca.inverse_transform(pca.transform(x))
 reconstructions = {
-    model: decoder.predict(codes, batch_size=1000, verbose=0),
+    model: models.predict_in_batches(decoder, codes),
     "pca": from_pca,
     "pca_clipped": from_pca.clip(0, 1),
     "mean": np.broadcast_to(images.x_train.mean(axis=0), x.shape),
@@ -73,7 +73,8 @@ reconstructions = {
 validation = pca.inverse_transform(pca.transform(images.x_val))
 candidates = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4]
 epsilon = min(
-    candidates, key=lambda candidate: metrics.bce(images.x_val, validation, candidate).mean()
+    candidates,
+    key=lambda candidate: metrics.bce(images.x_val, validation, epsilon=candidate).mean(),
 )
 epsilons = {"pca": epsilon, "pca_clipped": epsilon}
 epsilons
@@ -126,9 +127,7 @@ pd.Series(verdicts, name="autoencoder better than PCA, clipped").to_frame().rena
 # the test images are asked only once.
 
 # %% tags=["nbval-ignore-output"]
-own = metrics.mse(
-    images.x_val, autoencoder.predict(images.x_val, batch_size=1000, verbose=0)
-).mean()
+own = metrics.mse(images.x_val, models.predict_in_batches(autoencoder, images.x_val)).mean()
 wide = PCA(svd_solver="covariance_eigh").fit(images.x_train)
 explained = np.cumsum(np.square(wide.transform(images.x_val)).sum(axis=0))
 left = (np.square(images.x_val - wide.mean_).sum() - explained) / images.x_val.size

@@ -53,7 +53,7 @@ x = images.x_test
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
 pca_name = f"PCA-{latent_dim}"
 reconstructions = {
-    "autoencoder": autoencoder.predict(x, batch_size=1000, verbose=0),
+    "autoencoder": models.predict_in_batches(autoencoder, x),
     pca_name: pca.inverse_transform(pca.transform(x)).clip(0, 1),
 }
 short = {"autoencoder": model, pca_name: "pca_clipped"}

@@ -31,7 +31,7 @@ seed: int = 0  # of weights, minibatches, corruptions and the bootstrap
 rates: list = [0.05, 0.01]  # promised shares of false alarms
 corrupted: int = 2000  # test images that are corrupted; more make the intervals narrower
 sigma: float = 1.0  # pixels by which the relative error is smoothed; edges are off by about as much
-repeats: int = 5  # training seeds of the one-class networks
+repeats: int = 3  # training seeds of the one-class networks
 epochs: int = 8  # passes over one digit's images
 batch_size: int = 64  # smaller than the study's, since one digit has a tenth of the images
 learning_rate: float = 0.002  # at the start; falls to 0 along a cosine
@@ -80,12 +80,10 @@ images
 # %%
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
 detectors = {
-    "autoencoder, MSE": lambda x: metrics.mse(
-        x, autoencoder.predict(x, batch_size=1000, verbose=0)
-    ),
+    "autoencoder, MSE": lambda x: metrics.mse(x, models.predict_in_batches(autoencoder, x)),
     f"PCA-{latent_dim}, MSE": lambda x: metrics.mse(x, pca.inverse_transform(pca.transform(x))),
     "autoencoder, relative": lambda x: anomaly.relative_error(
-        x, autoencoder.predict(x, batch_size=1000, verbose=0), sigma
+        x, models.predict_in_batches(autoencoder, x), sigma
     ),
 }
 list(detectors)
@@ -139,7 +137,10 @@ caption = (
     f"Figure 6.2. {images.title}: the test images with the largest error, false alarms at a promised {rates[1]:.0%}. "
     f"There are {len(alarms)} such images in all. Titles: class, MSE."
 )
-rows = {"test image": x_test[few], "autoencoder": autoencoder.predict(x_test[few], verbose=0)}
+rows = {
+    "test image": x_test[few],
+    "autoencoder": models.predict_in_batches(autoencoder, x_test[few]),
+}
 titles = [f"{images.y_test[i]}, {normal[own][i]:.3f}" for i in few]
 run.show("06_false_alarms", figures.image_rows(rows, caption, titles))
 

@@ -102,8 +102,8 @@ pca = PCA(encoder.output_shape[1], svd_solver="covariance_eigh").fit(images.x_tr
 represent = {
     "pixels": lambda x: x,
     "pca": pca.transform,
-    model: partial(encoder.predict, batch_size=1000, verbose=0),
-    "hidden": partial(last_hidden.predict, batch_size=1000, verbose=0),
+    model: partial(models.predict_in_batches, encoder),
+    "hidden": partial(models.predict_in_batches, last_hidden),
 }
 
 
@@ -227,7 +227,7 @@ classifier = models.classifier(encoder, n_classes)
 trainer = few_labels.Trainer(
     classifier, images.pixels_train, images.y_train, steps, batch_size, learning_rate
 )
-codes = encoder.predict(images.x_train, batch_size=1000, verbose=0)
+codes = models.predict_in_batches(encoder, images.x_train)
 strength = (
     10 / codes.var(axis=0).sum()
 )  # the middle of the grid above, for codes that are not scaled
@@ -316,7 +316,10 @@ caption = (
     f"{curve(f'{model}_propagation')['value'].iloc[0]:.1f} %; on PCA it reaches {curve('pca_propagation')['value'].iloc[0]:.1f} %."
 )
 curves = {label: curve(name) for label, name in names.items()}
-run.show("08_frozen", figures.learning_curves(curves, caption, "labels", "test error / %"))
+run.show(
+    "08_frozen",
+    figures.intervals_by_group(curves, caption, "labels", "test error / %", joined=True),
+)
 
 # %%
 kinds = {
@@ -350,7 +353,10 @@ names = {
     "SVM on frozen codes": f"{model}_svm",
 }
 curves = {label: curve(name) for label, name in names.items()}
-run.show("08_finetuned", figures.learning_curves(curves, caption, "labels", "test error / %"))
+run.show(
+    "08_finetuned",
+    figures.intervals_by_group(curves, caption, "labels", "test error / %", joined=True),
+)
 
 # %% [markdown]
 # ## The results

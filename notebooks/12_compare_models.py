@@ -234,7 +234,7 @@ def price(measure):
     points = pd.DataFrame(list(mse.values()), mse.keys()).assign(
         cost=[i.value for i in costs[measure].images.values()]
     )
-    points["front"] = metrics.pareto_front(points["cost"], points["value"])
+    points["front"] = comparison.pareto_front(points["cost"], points["value"])
     return points
 
 

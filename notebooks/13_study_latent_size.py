@@ -38,6 +38,7 @@ rates: list = [20, 40, 80, 160, 300]  # bits per image at which sizes are compar
 import json
 
 from ae_lib import StudyError, data, figures, metrics
+from ae_lib.analysis import comparison
 from ae_lib.run import Run, sweep_files, sweep_table, write_json
 
 import numpy as np
@@ -133,7 +134,10 @@ caption = (
     f"error over the autoencoder's is largest with {most} numbers, {gain['value'][most]:.2f}; with {sizes[0]} it is "
     f"{gain['value'][sizes[0]]:.2f}, with {sizes[-1]} {gain['value'][sizes[-1]]:.2f}."
 )
-run.show("13_error", figures.learning_curves(errors, caption, "latent size", "MSE per pixel"))
+run.show(
+    "13_error",
+    figures.intervals_by_group(errors, caption, "latent size", "MSE per pixel", joined=True),
+)
 
 # %% [markdown]
 # What is a code of so many numbers worth in components of PCA? Between the measured sizes the logarithm of PCA's error is taken to
@@ -289,7 +293,7 @@ def at(bits, rated):
 of_trials = rates_of("dense", "steps")
 points = of_trials.groupby(["latent_dim", "step"])[["bits", "value"]].mean().sort_values("bits")
 pca = rates_of("pca", "pca_steps").groupby("step")[["bits", "value"]].mean().sort_values("bits")
-envelope = points[metrics.pareto_front(points["bits"], points["value"])]
+envelope = points[comparison.pareto_front(points["bits"], points["value"])]
 
 # %% [markdown]
 # Which size has the least error at a given rate, which others are not shown to have more, and how does PCA do there? Between
@@ -332,7 +336,9 @@ caption = (
 )
 lines = {"envelope": envelope, "PCA": pca} | {f"{size} numbers": points.loc[size] for size in sizes}
 lines = {label: own.set_index("bits")[["value"]] for label, own in lines.items()}
-run.show("13_rate_distortion", figures.log_lines(lines, caption, "bits per image", "MSE per pixel"))
+run.show(
+    "13_rate_distortion", figures.lines(lines, caption, "bits per image", "MSE per pixel", log=True)
+)
 
 # %% [markdown]
 # ## Linear or ReLU?
@@ -373,7 +379,8 @@ caption = (
     f"error, compared seed by seed: {told}."
 )
 run.show(
-    "13_bottleneck", figures.learning_curves(compared, caption, "latent size", "MSE per pixel")
+    "13_bottleneck",
+    figures.intervals_by_group(compared, caption, "latent size", "MSE per pixel", joined=True),
 )
 
 # %%

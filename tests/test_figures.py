@@ -87,7 +87,7 @@ def test_labels_of_classes_in_one_place_do_not_cover_each_other():
 
 def test_lines_on_logarithmic_axes_tell_seven_curves_apart():
     curves = {name: INTERVALS * (i + 1) for i, name in enumerate("abcdefg")}
-    axes = drawn(figures.log_lines(curves, CAPTION, "bits", "error")).axes[0]
+    axes = drawn(figures.lines(curves, CAPTION, "bits", "error", log=True)).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
     assert len({line.get_color() for line in axes.lines}) == 7
     assert len({line.get_marker() for line in axes.lines}) == 7
@@ -101,9 +101,10 @@ def test_intervals_of_differences_show_the_zero_line():
     assert any(set(line.get_ydata()) == {0} for line in axes.lines)
 
 
-def test_learning_curves_tell_all_styles_apart():
+def test_joined_intervals_tell_all_styles_apart():
     curves = {f"a method with a name, {i}": INTERVALS + i for i in range(len(figures.STYLES))}
-    axes = drawn(figures.learning_curves(curves, CAPTION, "labels", "error")).axes[0]
+    figure = figures.intervals_by_group(curves, CAPTION, "labels", "error", joined=True)
+    axes = drawn(figure).axes[0]
     assert len({c.lines[0].get_marker() for c in axes.containers}) == len(curves)
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1", "2", "3"]
     np.testing.assert_allclose(
@@ -111,9 +112,7 @@ def test_learning_curves_tell_all_styles_apart():
     )
 
 
-@pytest.mark.parametrize(
-    "draw", [figures.learning_curves, figures.lines, figures.log_lines, figures.intervals_by_group]
-)
+@pytest.mark.parametrize("draw", [figures.lines, figures.intervals_by_group])
 def test_no_curve_vanishes_for_want_of_a_style(draw):
     curves = {str(i): INTERVALS for i in range(len(figures.STYLES) + 1)}
     with pytest.raises(
@@ -146,7 +145,7 @@ def test_images_without_a_place_are_refused(images, titles, rows):
 
 
 PUBLIC = [figures.image_rows, figures.pixel_maps, figures.histogram, figures.intervals_by_group]
-PUBLIC += [figures.learning_curves, figures.lines, figures.log_lines, figures.scatter_maps]
+PUBLIC += [figures.lines, figures.scatter_maps]
 
 
 @pytest.mark.parametrize("draw", PUBLIC)

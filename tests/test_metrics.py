@@ -52,6 +52,15 @@ def test_equal_images_score_perfectly(pair):
     assert (metrics.mse(x, x) == 0).all()
 
 
+def test_ssim_is_tensorflows(pair):
+    import tensorflow as tf
+
+    x, y = pair
+    shaped = [images.reshape(-1, 28, 28, 1).astype("float32") for images in pair]
+    expected = tf.image.ssim(*shaped, max_val=1.0)
+    np.testing.assert_allclose(metrics.ssim(x, y), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_ssim_of_constant_images_is_its_luminance_term():
     """Without variance only (2ab + C1) / (a² + b² + C1) is left, with C1 of 0.01²."""
     a, b = np.full((1, 784), 0.3), np.full((1, 784), 0.6)
@@ -159,16 +168,3 @@ def test_welch_interval_of_one_value_decides_nothing():
         found = metrics.welch_interval((2.0, np.nan, 1), (1.0, np.nan, 1))
     assert (found.value, found.verdict) == (1.0, "undecided")
     assert np.isnan([found.low, found.high]).all()
-
-
-def test_pareto_front_holds_what_nothing_beats():
-    costs, errors = [1, 2, 3, 2, 4, np.nan, 1], [5, 3, 3, 4, 1, 0, 5]
-    assert metrics.pareto_front(costs, errors).tolist() == [
-        True,
-        True,
-        False,
-        False,
-        True,
-        False,
-        True,
-    ]

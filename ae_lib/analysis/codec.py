@@ -155,7 +155,7 @@ class Codec:
         return self.counts.shape[1] - (self.counts[:, ::-1] > 0).argmax(axis=1)
 
 
-def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000):
+def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=300):
     """Make a codec of a trained autoencoder.
 
     The units of a code are correlated and change the image by different amounts, so that one step
@@ -183,9 +183,10 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=1000)
     codes = codec_layers.run(inwards, as_flat_images(images))
     metric = _mean_metric(outwards, codes[:: max(1, len(codes) // metric_images)])
     mean, forward, backward = _klt(codes.astype("float64"), metric)
-    inwards += (codec_layers.dense(forward, -mean @ forward, "linear"),)
+    to_coordinates = codec_layers.dense(forward, -mean @ forward, "linear")
+    coordinates = codec_layers.run((to_coordinates,), codes)  # as the whole encoder gives them
     outwards = (codec_layers.dense(backward, mean, "linear"), *outwards)
-    return _counted(inwards, outwards, images, rounding)
+    return _counted((*inwards, to_coordinates), outwards, coordinates, rounding)
 
 
 def tuned(codec, images, validation, settings, steps):
@@ -218,7 +219,8 @@ def from_pca(pca, images, rounding=0.5, gain=1.0):
     basis, mean = pca.components_.astype("float64"), pca.mean_.astype("float64")
     encoder = codec_layers.dense(basis.T, -basis @ mean, "linear")
     decoder = codec_layers.dense(gain * basis, mean, "clip")
-    return _counted((encoder,), (decoder,), images, rounding)
+    coordinates = codec_layers.run((encoder,), as_flat_images(images))
+    return _counted((encoder,), (decoder,), coordinates, rounding)
 
 
 def load(path):
@@ -315,12 +317,12 @@ def _klt(codes, metric):
     return codes.mean(axis=0), (vectors * root) @ turn, turn.T @ (vectors / root).T
 
 
-def _counted(encoder, decoder, images, rounding):
+def _counted(encoder, decoder, coordinates, rounding):
     if not 0 < rounding <= 0.5:
         raise StudyError(
             f"rounding is {rounding}; expected a number above 0 and up to 0.5: change it."
         )
-    cells = _cells(codec_layers.run(encoder, as_flat_images(images)))
+    cells = _cells(coordinates)
     first = cells.min(axis=0)
     length = int((cells.max(axis=0) - first).max()) + 1
     counts = [np.bincount(column, minlength=length) for column in (cells - first).T]

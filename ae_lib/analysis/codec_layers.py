@@ -75,7 +75,7 @@ class Network:
     arrays: tuple
 
     def __call__(self, x):
-        return self._model(x).numpy()
+        return predict_in_batches(self._model, x)
 
     def carry(self, x, jacobian):
         # Forward-mode differentiation, one direction for each row of a Jacobian.

@@ -21,6 +21,9 @@ BATCH = 1000  # images sent through a network at once
 COARSEST = 8.0  # the largest quantisation step that is tried
 NOT_MEASURED = "–"
 NOTHING = Interval(np.nan, np.nan, np.nan)
+# Which of the metrics of `evaluate` stand in a table of results.
+HEADLINE = ("bce", "mse", "sse", "ssim", "bits_at_equal_error")
+HEADLINE += ("knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy")
 
 
 def evaluate(name, autoencoder, images, equal_error=0.015, penalties=(0.01, 0.1), seed=0):
@@ -142,7 +145,7 @@ def detection(name, autoencoder, images, settings, task, seed=0):
     return {f"oneclass.{name}_mse.auroc_mean": areas.mean()}
 
 
-def duration(name, reconstruct, x, repeats=5):
+def duration(name, reconstruct, x, repeats=3):
     """Return the seconds to reconstruct 10,000 images: the median of repeats after a first run."""
     reconstruct(x)
     seconds = []
@@ -225,6 +228,17 @@ class Ranking:
         """Return the models' ranks by the run's values, 1 the best, equal ones alike, or NaN."""
         values = {model: -self.sign * interval.value for model, interval in self.images.items()}
         return pd.Series(values).rank(method="min")
+
+
+def pareto_front(costs, errors):
+    """Tell which of n points no other beats: none is as low in both and lower in one.
+
+    A point with a NaN beats nothing and is not on the front. Returns a bool array, shape (n,).
+    """
+    costs, errors = np.asarray(costs, "float64"), np.asarray(errors, "float64")
+    no_worse = (costs[:, None] <= costs) & (errors[:, None] <= errors)
+    beaten = (no_worse & ((costs[:, None] < costs) | (errors[:, None] < errors))).any(axis=0)
+    return ~beaten & np.isfinite(costs) & np.isfinite(errors)
 
 
 @figures.look()

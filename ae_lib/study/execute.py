@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from datetime import datetime
 from functools import partial
@@ -38,8 +39,8 @@ def say(text):
 def bring_up_to_date(profile, folder, jobs, done, tell):
     """Execute what is out of date in a run's folder; returns the names of these notebooks.
 
-    ``jobs`` notebooks run side by side, and the cores are divided among them. ``done(name,
-    seconds)`` is called after each, ``tell(name, text)`` with what each prints while it runs.
+    ``jobs`` notebooks run side by side and share the cores; one that as many wait for has them all.
+    ``done(name, seconds)`` is called after each, ``tell(name, text)`` with what each prints.
     `StudyError` has a line for each notebook that failed; no other is started after the first.
     """
     tasks = make_tasks(profile)
@@ -47,14 +48,15 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     stale = out_of_date(profile, current, folder)
     sorter = TopologicalSorter({name: set(profile.needs[name]) & set(stale) for name in stale})
     sorter.prepare()
-    jobs = max(1, min(jobs, len(stale)))
-    environment = threads(max(1, (os.cpu_count() or 1) // jobs))
+    jobs, cores = max(1, min(jobs, len(stale))), os.cpu_count() or 1
+    waiting = Counter(need for needs in profile.needs.values() for need in needs)
     pool, running, failures = ThreadPoolExecutor(jobs), {}, []
     try:
         while sorter.is_active() and (running or not failures):
             ready = sorted(sorter.get_ready(), key=list(graph.NEEDS).index)
             for name in ready if not failures else ():
-                running[pool.submit(execute, tasks[name], folder, environment, tell)] = name
+                own = threads(cores if waiting[name] >= jobs else max(1, cores // jobs))
+                running[pool.submit(execute, tasks[name], folder, own, tell)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 try:

@@ -18,7 +18,7 @@ LINE_STARTS = {
 }  # fmt: skip
 PACKAGES = (  # that results depend on
     "tensorflow", "keras", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "constriction",
-    "pillow", "adjustText",
+    "pillow", "adjustText", "opentsne",
 )  # fmt: skip
 
 

@@ -310,3 +310,16 @@ def test_a_ranking_starts_without_tensorflow():
     code = "import sys; from ae_lib.analysis import comparison; print('tensorflow' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert output.stdout.decode().strip() == "False"
+
+
+def test_pareto_front_holds_what_nothing_beats():
+    costs, errors = [1, 2, 3, 2, 4, np.nan, 1], [5, 3, 3, 4, 1, 0, 5]
+    assert comparison.pareto_front(costs, errors).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        True,
+    ]

@@ -58,6 +58,24 @@ def test_a_notebook_has_the_devices_of_its_machine_capped_threads_and_shares_a_g
         assert environment[name] == str(max(1, (os.cpu_count() or 1) // 2))
 
 
+def test_a_notebook_that_as_many_wait_for_as_run_side_by_side_has_all_cores(
+    new_project, tmp_path, monkeypatch
+):
+    first = {"02_train": ["01_preprocess"], "03_evaluate": ["01_preprocess"]}
+    monkeypatch.setattr(graph, "NEEDS", {"01_preprocess": [], **first})
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    threads = {}
+
+    def execute_nothing(task, folder, environment, tell):
+        threads[task["name"]] = set(environment.values())
+        return 0.0
+
+    monkeypatch.setattr(execute, "execute", execute_nothing)
+    profile = graph.load_profile("small")
+    execute.bring_up_to_date(profile, tmp_path, 2, lambda *_: None, lambda *_: None)
+    assert threads == {"01_preprocess": {"8"}, "02_train": {"4"}, "03_evaluate": {"4"}}
+
+
 def test_threads_are_capped_and_nothing_else_is_set():
     assert set(execute.threads(2)) == set(execute.THREADS)
     assert set(execute.threads(2).values()) == {"2"}
