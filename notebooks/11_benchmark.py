@@ -155,7 +155,8 @@ vae_table.round(3)
 # How fast are images reconstructed, through the encoder and the decoder of the dense autoencoder? All at once, where arithmetic decides, and one at a
 # time, where the calls do. Images come and go as NumPy arrays.
 #
-# The backends are `models.predict_in_batches`, as the notebooks call it ("study"); `keras.Model.predict` with the same batch size;
+# The backends are `models.predict_in_batches`, as the notebooks call it, or, for one image at a time, the layers as plain arrays, as
+# the codec of `07_compress_images` has them ("study"); `keras.Model.predict` with batches of 1,000;
 # PyTorch, eager, under `no_grad`; JAX, the network as one compiled function; NumPy, the chain of matrix products alone.
 
 

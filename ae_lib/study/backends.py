@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from ae_lib import StudyError, data, models, training
+from ae_lib.analysis import codec_layers
 
 import keras
 import numpy as np
@@ -282,6 +283,13 @@ def jax_scan(turns, train, val, batch_size, network):
     turns.serve(epoch)
 
 
+def study_predict(network):
+    """As the notebooks do; one image at a time as the codec does, whose layers are arrays."""
+    layers = codec_layers.from_keras([*network.encoder.layers, *network.decoder.layers])
+    many = functools.partial(models.predict_in_batches, network.autoencoder)
+    return lambda x: many(x) if len(x) > 1 else codec_layers.run(layers, x)
+
+
 def torch_predict(network):
     import torch
 
@@ -329,7 +337,7 @@ def idle(turns, *_):
 
 TRAININGS = (study, keras_fit, keras_fit_tuned, torch_eager, torch_compiled, jax_scan)
 PREDICTORS = {
-    "study_predict": lambda n: functools.partial(models.predict_in_batches, n.autoencoder),
+    "study_predict": study_predict,
     "keras_predict": lambda n: functools.partial(n.autoencoder.predict, batch_size=1000, verbose=0),
     "torch_predict": torch_predict,
     "jax_predict": jax_predict,

@@ -15,13 +15,9 @@ from ae_lib.study.execute import provenance
 
 BASELINES = ["pca", "pca_clipped", "mean"]
 SCORES = {
-    "bce": "BCE / nats per pixel",
-    "excess_bce": "excess BCE / nats per pixel",
-    "mse": "MSE per pixel",
-    "sse": "SSE per image",
-    "psnr": "PSNR / dB",
-    "ssim": "SSIM",
-}
+    "bce": "BCE / nats per pixel", "excess_bce": "excess BCE / nats per pixel",
+    "mse": "MSE per pixel", "sse": "SSE per image", "psnr": "PSNR / dB", "ssim": "SSIM",
+}  # fmt: skip
 
 
 def write(profile, folder, notice, changed=()):

@@ -26,31 +26,25 @@ import pandas as pd
 from tqdm import tqdm
 
 SCHEMA = {  # of a sweep's file
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["profile", "notebooks", "grid"],
+    "type": "object", "additionalProperties": False, "required": ["profile", "notebooks", "grid"],
     "properties": {
         "profile": {"type": "string"},
         "notebooks": {"type": "array", "minItems": 1},
-        "parameters": {  # notebook to parameters, as in a profile
-            "type": "object",
-            "additionalProperties": {"type": "object"},
-        },
+        # Notebook to parameters, as in a profile.
+        "parameters": {"type": "object", "additionalProperties": {"type": "object"}},
         "grid": {
-            "type": "object",
-            "minProperties": 1,
+            "type": "object", "minProperties": 1,
             "additionalProperties": {"type": "array", "minItems": 1, "uniqueItems": True},
         },
         "limits": {  # of a trial
-            "type": "object",
-            "additionalProperties": False,
+            "type": "object", "additionalProperties": False,
             "properties": {
                 "threads": {"type": "integer", "minimum": 1},
                 "minutes": {"type": "number", "exclusiveMinimum": 0},
             },
         },
     },
-}
+}  # fmt: skip
 RECORD = {"done": "trial.json", "failed": "failed.json"}  # what is kept of a trial
 ROW = {"status": "missing", "seconds": math.nan, "worker": "", "error": ""}  # last columns
 
