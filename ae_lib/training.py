@@ -163,8 +163,8 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
         with _progress(first, epochs) as progress:
             check = keras.callbacks.LambdaCallback(on_epoch_end=_stop_at_non_finite_loss)
             parts = [check, *callbacks, history, checkpoint, progress]
-            return _EpochTrainer(model, x_train, x_val, settings, task).fit(
-                _epochs(len(x_train), settings, first),
+            return _EpochTrainer(model, settings, task).fit(
+                _epochs(x_train, x_val, settings, first),
                 initial_epoch=first,
                 epochs=epochs,
                 steps_per_epoch=1,
@@ -190,31 +190,27 @@ def _check_images(x_train, x_val, settings):
         )
 
 
-def _epochs(n, settings, first=0):
-    """Seed and order of the training images of each epoch; its number and the seed decide both."""
+def _epochs(x_train, x_val, settings, first=0):
+    """The data of each epoch: its seed, the order of the training images, and all images."""
 
     def epoch(number):
         seed = tf.stack([settings.seed, tf.cast(number, tf.int32)])
-        return seed, tf.random.experimental.stateless_shuffle(tf.range(n), seed)
+        return seed, tf.random.experimental.stateless_shuffle(tf.range(len(x_train)), seed)
 
-    # Autotuning has nothing to tune here, and stopping it can take 20 s at the end of training.
-    options = tf.data.Options()
-    options.autotune.enabled = False
     epochs = tf.data.Dataset.range(first, max(settings.epochs, first + 1)).map(epoch)
-    return epochs.with_options(options)
+    # XLA divides by a constant through its reciprocal; what it captures stays in memory for good.
+    images = tf.data.Dataset.from_tensors((x_train, x_val, np.float32(255))).repeat()
+    options = tf.data.Options()
+    options.autotune.enabled = False  # there is nothing to tune, and to stop it can take 20 s
+    return tf.data.Dataset.zip(epochs, images).with_options(options)
 
 
 class _EpochTrainer(keras.Model):
-    """A model whose training step, given a seed and a permutation, is an epoch of a network."""
+    """A model whose training step, given the data of an epoch, is this epoch of a network."""
 
-    def __init__(self, network, x_train, x_val, settings, task):
+    def __init__(self, network, settings, task):
         super().__init__()
         self.network, self.settings, self.task = network, settings, task
-        # As constants they would be part of the compiled program, and XLA would multiply by the
-        # reciprocal of 255, which rounds differently from a division.
-        self.x_train, self.x_val, self.white = (
-            tf.Variable(x, trainable=False) for x in (x_train, x_val, np.float32(255))
-        )
         self.compile(network.optimizer, jit_compile=network.jit_compile)
 
     # Callbacks see the network, and Keras's `fit` asks its own model for these two.
@@ -225,10 +221,14 @@ class _EpochTrainer(keras.Model):
     )
 
     def train_step(self, data):
-        network, (seed, permutation) = self.network, data
+        network, ((seed, permutation), (x_train, x_val, white)) = self.network, data
+
+        def images(x, indices):
+            x = tf.gather(x, indices)
+            return tf.cast(x, tf.float32) / white if x.dtype == tf.uint8 else x
 
         def batch(indices, step):
-            x, y = self.task(self._images(self.x_train, indices), fold_in(seed, step))
+            x, y = self.task(images(x_train, indices), fold_in(seed, step))
             with tf.GradientTape() as tape:
                 loss = network.compute_loss(x=x, y=y, y_pred=network(x, training=True))
             weights = network.trainable_variables
@@ -238,20 +238,16 @@ class _EpochTrainer(keras.Model):
         def validation_batch(indices, step):
             # No epoch has the number -1: validation's random numbers are the same in every epoch.
             validation_seed = fold_in([self.settings.seed, -1], step)
-            x, y = self.task(self._images(self.x_val, indices), validation_seed)
+            x, y = self.task(images(x_val, indices), validation_seed)
             predicted = network(x, training=self.task.samples_codes_in_validation)
             return network.compute_loss(x=x, y=y, y_pred=predicted)
 
-        n, n_val, size = self.x_train.shape[0], self.x_val.shape[0], self.settings.batch_size
+        n, n_val, size = x_train.shape[0], x_val.shape[0], self.settings.batch_size
         val_indices, val_size = tf.range(n_val), min(VALIDATION_BATCH, n_val)
         return {
             "loss": _mean_over_batches(batch, permutation, n, size),
             "val_loss": _mean_over_batches(validation_batch, val_indices, n_val, val_size),
         }
-
-    def _images(self, x, indices):
-        x = tf.gather(x, indices)
-        return tf.cast(x, tf.float32) / self.white if x.dtype == tf.uint8 else x
 
 
 def _mean_over_batches(function, indices, n, size):

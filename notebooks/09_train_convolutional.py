@@ -347,17 +347,21 @@ networks = [
     name for name in ("scheduled", "denoising", "conv", "denoising_conv") if name in autoencoders
 ]
 noisy = {level: anomaly.corrupt(x, *noise, seed) for level, noise in noises.items()}
-cleaned = {
-    name: {k: models.predict_in_batches(autoencoders[name], some) for k, some in noisy.items()}
-    for name in networks
+
+
+def cleaned(name, level, part=slice(None)):
+    """Some noisy test images as a network or a rival cleans them."""
+    if name in autoencoders:
+        return models.predict_in_batches(autoencoders[name], noisy[level][part])
+    return rivals[name][0](noisy[level][part], settled[name][level])
+
+
+noise_error = {
+    name: {level: metrics.mse(x, cleaned(name, level)) for level in noises}
+    for name in [*networks, *rivals]
 }
-cleaned |= {
-    name: {k: rivals[name][0](noisy[k], setting) for k, setting in by.items()}
-    for name, by in settled.items()
-}
-cleaned["noisy image"] = noisy
-noise_error = {name: {k: metrics.mse(x, y) for k, y in by.items()} for name, by in cleaned.items()}
-list(cleaned)
+noise_error["noisy image"] = {level: metrics.mse(x, some) for level, some in noisy.items()}
+list(noise_error)
 
 # %% tags=["nbval-ignore-output"]
 mean_error = pd.DataFrame(noise_error).map(metrics.interval, seed=seed)
@@ -383,7 +387,7 @@ run.show(
 
 # %%
 rows = {"clean": x[chosen], "noisy": noisy[margin_level][chosen]}
-rows |= {name: by[margin_level][chosen] for name, by in cleaned.items() if name != "noisy image"}
+rows |= {name: cleaned(name, margin_level, chosen) for name in [*networks, *rivals]}
 caption = (
     f"Figure 9.5. {images.title}: test images with noise of σ = {margin_level:g}, and what each method makes of them. The median "
     f"filter's side is {settled['median filter'][margin_level]} pixels, PCA has {settled['PCA'][margin_level]} components."
@@ -404,7 +408,7 @@ def compared(first, second, level):
 twins = [("denoising", "scheduled"), ("denoising_conv", "conv")]
 pairs = [*twins, ("denoising_conv", "denoising")]
 pairs += [(name, rival) for name in ("denoising", "denoising_conv") for rival in rivals]
-pairs = [pair for pair in pairs if set(pair) <= set(cleaned)]
+pairs = [pair for pair in pairs if set(pair) <= set(noise_error)]
 margins = {pair: {level: compared(*pair, level) for level in noises} for pair in pairs}
 
 # %% tags=["nbval-ignore-output"]

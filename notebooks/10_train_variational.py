@@ -43,7 +43,7 @@ neighbour_count: int = 10  # nearest training images that are asked for their cl
 pairs: int = 500  # of test images between which is interpolated
 half_steps: int = 4  # from an end of a path to its middle
 sweep_betas: list = [0.1, 1.0, 4.0, 32.0]  # weights of the divergence, ascending
-sweep_epochs: int = 3  # enough to tell them apart
+sweep_epochs: int = 5  # enough to tell them apart
 map_epochs: int = 6  # for the VAE whose code is two numbers
 map_steps: int = 20  # images along each side of its map
 

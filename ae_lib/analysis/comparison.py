@@ -17,7 +17,7 @@ from scipy.optimize import brentq
 # TensorFlow takes seconds to import, and a ranking does not need it: Keras and what imports it are
 # imported by the functions that train or run a network.
 
-BATCH = 1000  # images sent through a network at once
+BATCH = 200  # images sent through ten networks at once
 COARSEST = 8.0  # the largest quantisation step that is tried
 NOT_MEASURED = "–"
 NOTHING = Interval(np.nan, np.nan, np.nan)
@@ -137,11 +137,13 @@ def detection(name, autoencoder, images, settings, task, seed=0):
     stack = models.stacked([models.reinitialized(autoencoder) for _ in classes])
     options = training.Settings(epochs, batch_size, decay, seed, compiler)
     training.fit(stack, train, val, options, task=task)
-    errors = []
-    for part in np.split(images.x_test[:, None], range(BATCH, len(images.x_test), BATCH)):
-        outputs = stack(np.repeat(part, len(classes), axis=1))
-        errors.append(np.square(part - outputs).mean(axis=2))
-    areas = anomaly.auroc(np.concatenate(errors), images.y_test[:, None] != classes)
+
+    def squared_errors(x):
+        x = np.repeat(x[:, None], len(classes), axis=1)
+        return np.square(x - models.predict_in_batches(stack, x)).mean(axis=2)
+
+    errors = models.predict_in_batches(squared_errors, images.x_test, BATCH)
+    areas = anomaly.auroc(errors, images.y_test[:, None] != classes)
     return {f"oneclass.{name}_mse.auroc_mean": areas.mean()}
 
 
