@@ -15,7 +15,7 @@
 # **What you will learn.** Which numbers a model must beat before it deserves a figure; why the loss that the study
 # reports cannot reach 0, and how low it can get.
 #
-# **What you need.** Nothing but the installed project. **Time.** About 25 seconds on two cores.
+# **What you need.** Nothing but the installed project. **Time.** A quarter of a minute.
 
 # %% [markdown]
 # ## Parameters

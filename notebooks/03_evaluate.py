@@ -15,7 +15,7 @@
 # **What you will learn.** How much of the quality comes from the network's non-linearity and how much as many linear
 # components would give; how sure one can be of a mean over the test images.
 #
-# **What you need.** A trained model, by default that of `02_train`. **Time.** About 40 seconds on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** Twenty seconds.
 
 # %% [markdown]
 # ## Parameters

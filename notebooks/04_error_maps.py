@@ -15,7 +15,7 @@
 # **What you will learn.** To take a mean apart. The same MSE can be a slight blur everywhere or a few failures; these
 # maps tell which, beside what PCA does with as many numbers.
 #
-# **What you need.** A trained model, by default that of `02_train`. **Time.** About 40 seconds on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** Twenty seconds.
 
 # %% [markdown]
 # ## Parameters

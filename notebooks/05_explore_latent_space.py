@@ -16,8 +16,8 @@
 # number stands PCA with as many components, and where it makes sense the raw pixels; where PCA wins, the notebook
 # shows why.
 #
-# **What you need.** A trained model, by default that of `02_train`. **Time.** About 90 seconds on two cores, half of it for
-# t-SNE.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** Two and a half minutes on
+# one core.
 
 # %% [markdown]
 # ## Parameters

@@ -16,8 +16,8 @@
 # **What you will learn.** What a threshold can promise and what it cannot; how far the network, PCA and mere ink
 # get; and why the error that trains a network is not the score that detects best.
 #
-# **What you need.** A trained model, by default that of `02_train`; networks like it are trained here. **Time.** Two to three
-# minutes on two cores, more for other models.
+# **What you need.** A trained model, by default that of `02_train`; networks like it are trained here. **Time.** Three to four
+# minutes on one core, more for other models.
 
 # %% [markdown]
 # ## Parameters

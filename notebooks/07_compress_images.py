@@ -16,7 +16,7 @@
 # **What you will learn.** What a claim such as "32 numbers, 24.5 times compression" is worth: how many bits the numbers
 # need, what the image is worth at each rate, where PCA overtakes, and what the decoder itself costs.
 #
-# **What you need.** A trained model, by default that of `02_train`. **Time.** About 45 seconds on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** A minute and a half on one core.
 
 # %% [markdown]
 # ## Parameters

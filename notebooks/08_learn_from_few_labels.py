@@ -16,7 +16,7 @@
 # **What you will learn.** How much an encoder trained without labels helps when labels are few; how much of the gain is the
 # encoder's and how much the graph's; why results from one draw of labels mean little.
 #
-# **What you need.** A trained model, by default that of `02_train`. **Time.** About 2 minutes on two cores.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** Three to four minutes on one core.
 
 # %% [markdown]
 # ## Parameters

@@ -16,8 +16,8 @@
 # and to its size, which usually change with them; what training on noisy images is worth, beside a median filter and PCA, and
 # what it costs.
 #
-# **What you need.** The model of `02_train`. **Time.** Some 20 minutes on two cores, half of it for three convolutional
-# networks; half a minute for the embedded digits.
+# **What you need.** The model of `02_train`. **Time.** Some 20 minutes on one core, half of it for three convolutional
+# networks; a minute for the embedded digits.
 
 # %% [markdown]
 # ## Parameters

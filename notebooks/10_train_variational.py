@@ -16,7 +16,7 @@
 # **What you will learn.** What a VAE can do that an autoencoder cannot, say how probable an image is and draw new ones,
 # and what it pays for that in reconstruction; how far the ELBO lies below the likelihood.
 #
-# **What you need.** The model of `02_train`, to compare with. **Time.** About 12 minutes on two cores for MNIST.
+# **What you need.** The model of `02_train`, to compare with. **Time.** Some 15 minutes on one core for MNIST.
 
 # %% [markdown]
 # ## Parameters
