@@ -13,7 +13,9 @@ from ae_lib import StudyError, data
 from ae_lib.run import PROJECT, REFERENCE, RESULTS, is_duration, read_json, sweep_table
 from ae_lib.study import graph
 
-LINE_STARTS = {tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT}
+LINE_STARTS = {
+    tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT,
+}  # fmt: skip
 PACKAGES = (  # that results depend on
     "tensorflow", "keras", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "constriction",
     "pillow", "adjustText", "opentsne",
