@@ -226,9 +226,12 @@ def lines(curves, caption, xlabel, ylabel, shade=None, bottom=0, log=False):
     draw_curves(axes, curves)
     if shade:
         axes.axvspan(*shade, color="#eeeeee", zorder=0)
-    axes.set(xlabel=xlabel, ylabel=ylabel, ylim=(None if log else bottom, None))
-    for axis in (axes.xaxis, axes.yaxis) if log else ():
-        log_axis(axis)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if log:
+        log_axis(axes.xaxis)
+        log_axis(axes.yaxis)
+    else:
+        axes.set_ylim(bottom, None)
     legend_above(axes)
     return figure
 

@@ -328,5 +328,6 @@ def predict_in_batches(network, x, size=1000):
 def _compiled(network):
     # As `predict` does, which takes much longer to compile, and warns if many models are asked.
     if not hasattr(network, "compiled_call"):
-        network.compiled_call = tf.function(lambda x: network(x), reduce_retracing=True)
+        # Not of a lambda, which TensorFlow would take for one function that is traced too often.
+        network.compiled_call = tf.function(network, autograph=False, reduce_retracing=True)
     return network.compiled_call

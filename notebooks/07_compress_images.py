@@ -371,9 +371,10 @@ caption = (
     f"{', '.join(f'{ratio:.2f} at {rate:.0f} bits' for rate, ratio in ratios.items())}; PCA is better from "
     f"{overtaken:.0f} on. JPEG needs at least {curves['JPEG'].index[0]:.0f} bits, WebP {curves['WebP'].index[0]:.0f}."
 )
-figure = figures.lines(curves, caption, "bits per image", "MSE per pixel", log=True)
-figure.axes[0].autoscale()  # whatever limits it had before its axes were logarithmic
-run.show("07_rate_distortion", figure)
+run.show(
+    "07_rate_distortion",
+    figures.lines(curves, caption, "bits per image", "MSE per pixel", log=True),
+)
 
 # %% [markdown]
 # ## Look

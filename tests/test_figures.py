@@ -89,6 +89,9 @@ def test_lines_on_logarithmic_axes_tell_seven_curves_apart():
     curves = {name: INTERVALS * (i + 1) for i, name in enumerate("abcdefg")}
     axes = drawn(figures.lines(curves, CAPTION, "bits", "error", log=True)).axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    low, high = axes.get_ylim()
+    assert 0 < low < INTERVALS["value"].min()
+    assert 7 * INTERVALS["value"].max() < high < 50 * INTERVALS["value"].max()
     assert len({line.get_color() for line in axes.lines}) == 7
     assert len({line.get_marker() for line in axes.lines}) == 7
 

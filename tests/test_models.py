@@ -455,3 +455,11 @@ def test_stacked_vaes_have_the_gradients_of_single_ones(digits):
 def test_an_impossible_weight_of_the_kl_divergence_is_refused(beta):
     with pytest.raises(StudyError, match="beta is .*; expected a finite number of at least 0"):
         models.variational_autoencoder(beta=beta)
+
+
+def test_predicting_with_many_models_warns_of_nothing(digits, caplog):
+    for units in range(1, 9):
+        network = models.dense_autoencoder(hidden=(4,), latent_dim=units).autoencoder
+        found = models.predict_in_batches(network, digits.x_test, 100)
+        np.testing.assert_allclose(found, network(digits.x_test), rtol=1e-5, atol=1e-6)
+    assert not caplog.records
