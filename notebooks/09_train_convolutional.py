@@ -41,7 +41,7 @@ batch_size: int = 64  # on MNIST's validation images a convolutional network was
 epochs: int = 20  # passes over the training images, of a fully connected network
 learning_rate: float = 0.002  # its step size at the start, which falls to 0 along a cosine
 conv_epochs: int = 14  # of a convolutional network, whose passes take six times as long
-conv_learning_rate: float = 0.0045  # with which 14 passes make it as good as 0.002 with 20, on validation images
+conv_learning_rate: float = 0.0045  # with which 14 passes come within a seed's spread of 20 with 0.002, on validation images
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
 
 # Noise
@@ -142,7 +142,7 @@ pd.DataFrame(
 # Adam and binary cross-entropy as in `02_train`, but smaller minibatches and a step size that falls along a cosine (Loshchilov
 # and Hutter, "SGDR: stochastic gradient descent with warm restarts", ICLR 2017, without the restarts). The convolutional
 # networks make fewer passes and start with larger steps, with which the fully connected ones fared worse on the validation
-# images; that costs the convolutional network nothing and saves a quarter of all time here. A denoising network is shown x + σ ε, cut to [0, 1], with a σ of its own for each image, drawn anew in each
+# images; that costs the convolutional network no more than another seed would, and saves a quarter of all time here. A denoising network is shown x + σ ε, cut to [0, 1], with a σ of its own for each image, drawn anew in each
 # epoch (Vincent et al., "Stacked denoising autoencoders", JMLR 11, 2010).
 
 # %%
