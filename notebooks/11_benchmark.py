@@ -98,8 +98,8 @@ table.loc[peers].round(4)
 # %%
 speedup = benchmark.speedups(turns).loc[peers]
 rate = backends.GEMM_OPERATIONS / table["median"]["gemm"]
-needed = backends.operations(images, validation, latent_dim)
-limit = needed / rate
+network = models.dense_autoencoder(latent_dim=latent_dim)
+limit = backends.operations(network, images, validation) / rate
 others = speedup["median"].drop(benchmark.STUDY)
 caption = (
     f"Figure 11.1. Seconds per epoch of {images:,} images with a validation pass of {validation:,} (median and quartiles of "
@@ -155,7 +155,8 @@ vae_table.round(3)
 # How fast are images reconstructed, through the encoder and the decoder of the dense autoencoder? All at once, where arithmetic decides, and one at a
 # time, where the calls do. Images come and go as NumPy arrays.
 #
-# The backends are `models.predict_in_batches`, as the notebooks call it ("study"); `keras.Model.predict` with the same batch size;
+# The backends are `models.predict_in_batches`, as the notebooks call it, or, for one image at a time, the layers as plain arrays, as
+# the codec of `07_compress_images` has them ("study"); `keras.Model.predict` with batches of 1,000;
 # PyTorch, eager, under `no_grad`; JAX, the network as one compiled function; NumPy, the chain of matrix products alone.
 
 
@@ -184,20 +185,36 @@ pd.DataFrame(columns)
 # %% [markdown]
 # ## The roofline
 #
-# Matrix products are nearly all of the arithmetic: two operations per weight and image forward, two for the gradient of
-# the weights, two for the gradient of the layer's inputs, which the first layer does not need. The machine's limit is the
-# rate at which NumPy's BLAS multiplies large float32 matrices, measured in turns with the others.
+# Matrix products are nearly all of the arithmetic: two operations per weight, place in the image and image forward, two for the
+# gradient of the weights, two for the gradient of the layer's inputs, which the first layer does not need. The machine's limit is the
+# rate at which NumPy's BLAS multiplies large float32 matrices, measured in turns with the dense backends.
+#
+# What is left is Adam, whose every step reads and writes all weights and moments, the loss, and, in a convolutional network, its first
+# and last layer: with one channel they move many bytes for few products. XLA does not help
+# there: its convolutions take some thirty times as long.
 
 # %% tags=["nbval-ignore-output"]
-fraction = limit / table["median"][benchmark.STUDY]
-roofline = {
-    "operations of an epoch / 10⁹": needed / 1e9,
-    "matrix-product rate / (10⁹ operations per second)": rate / 1e9,
-    "an epoch at that rate / s": limit,
-    "an epoch as measured / s": table["median"][benchmark.STUDY],
-    "share of the limit reached": fraction,
-}
-pd.Series(roofline).round(3).to_frame("value")
+trained = {
+    "dense": (network, images, validation, table),
+    "convolutional": (
+        models.convolutional_autoencoder(latent_dim=conv_latent_dim), conv_images, small_validation, conv_table
+    ),
+    "variational": (
+        models.variational_autoencoder(latent_dim=latent_dim), vae_images, small_validation, vae_table
+    ),
+}  # fmt: skip
+roofline = {}
+for task, (built, count, held_out, raced) in trained.items():
+    needed, seconds = backends.operations(built, count, held_out), raced["median"][benchmark.STUDY]
+    roofline[task] = {
+        "operations of an epoch / 10⁹": needed / 1e9,
+        "an epoch at the matrix-product rate / s": needed / rate,
+        "an epoch as measured / s": seconds,
+        "share of the limit reached": needed / rate / seconds,
+    }
+fraction = roofline["dense"]["share of the limit reached"]
+title = f"matrix-product rate {rate / 1e9:.0f} · 10⁹ operations per second"
+pd.DataFrame(roofline).round(3).rename_axis(columns=title)
 
 # %% [markdown]
 # ## What the cost depends on
@@ -422,6 +439,11 @@ measured = {
     **named("peak_rss_mb.{}_images", by_count["peak_rss_mb"]),
     **named("test_bce.{}", means),
     "benchmark.gemm_fraction": fraction,
+    **{
+        f"benchmark.gemm_fraction_{task}": shares["share of the limit reached"]
+        for task, shares in roofline.items()
+        if task != "dense"
+    },
     "benchmark.gemm_rate_gflops": rate / 1e9,
     "benchmark.peak_rss_mb": table["peak_rss_mb"][benchmark.STUDY],
     "benchmark.idle_rss_mb": idle,

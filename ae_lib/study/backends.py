@@ -10,6 +10,7 @@ import collections
 import contextlib
 import functools
 import json
+import math
 import os
 import re
 import sys
@@ -31,15 +32,17 @@ GEMM_PRODUCTS = 10  # in each turn, about as long as an epoch
 GEMM_OPERATIONS = GEMM_PRODUCTS * 2 * GEMM_SIZE**3  # floating-point operations of a turn
 
 
-def operations(images, validation, latent_dim=32):
-    """Count the floating-point operations of the matrix products in a dense epoch.
+def operations(network, images, validation):
+    """Count the floating-point operations of the matrix products in an epoch of an `Autoencoder`.
 
-    Each product takes two per weight and image: forward, the gradient of the weights, and the
-    gradient of the inputs, which the first layer does not need; validation is forward only.
+    Each product takes two per weight, place and image: forward, the gradient of the weights, and
+    the gradient of the inputs, which the first layer does not need; validation is forward only.
     """
-    arrays = models.dense_autoencoder(latent_dim=latent_dim).autoencoder.get_weights()
-    weights = [matrix.size for matrix in arrays[::2]]
-    return images * 2 * (3 * sum(weights) - weights[0]) + validation * 2 * sum(weights)
+    places = {"Dense": lambda of: 1, "Conv2D": lambda of: math.prod(of.output.shape[1:3])}
+    places["Conv2DTranspose"] = lambda of: math.prod(of.input.shape[1:3])
+    layers = [(type(layer).__name__, layer) for half in network[1:] for layer in half.layers]
+    products = [math.prod(of.kernel.shape) * places[k](of) for k, of in layers if k in places]
+    return images * 2 * (3 * sum(products) - products[0]) + validation * 2 * sum(products)
 
 
 def pixels(dataset, images, validation):
@@ -322,12 +325,7 @@ def predict(load, turns, train, _, batch_size, network):
 def gemm(turns, *_):
     """Products of large float32 matrices with NumPy's BLAS, the machine's limit."""
     a, b = np.random.default_rng(0).random((2, GEMM_SIZE, GEMM_SIZE), dtype="float32")
-
-    def products():
-        for _ in range(GEMM_PRODUCTS):
-            a @ b
-
-    turns.serve(products)
+    turns.serve(lambda: collections.deque((a @ b for _ in range(GEMM_PRODUCTS)), maxlen=0))
 
 
 def idle(turns, *_):
