@@ -1,25 +1,24 @@
 """Images and labels: where they come from, whether they are the right ones, how they are split.
 
-Images stay uint8, flattened and in their original order; reading them scales them to [0, 1].
+Images stay uint8 and flattened; reading them scales them to [0, 1].
 """
 
 import hashlib
+import math
 import os
 import socket
 import struct
-import zipfile
-import zlib
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
 
-from ae_lib import StudyError, silenced_stderr
+from ae_lib import StudyError, silenced_stderr, sources
 
 import numpy as np
 
-SIDE = 28
-PIXELS = SIDE * SIDE
+PROJECT = Path(__file__).parents[1]
 DIGITS_TRAINING = 1_500  # of scikit-learn's 1,797; the last 297 are the test set
+DIGITS_SIZE = 28, 28  # to which they are resampled, as large as MNIST's
 VALIDATION_SIZES = {"mnist": 10_000, "fashion_mnist": 10_000, "digits": 300}
 
 TITLES = {
@@ -42,7 +41,7 @@ KERAS_FILES = {"mnist": ("mnist.npz", 1), "fashion_mnist": ("fashion-mnist/*-uby
 
 @dataclass(frozen=True, repr=False)
 class Dataset:
-    """Images, uint8 of shape (n, 784), and labels, int64 of shape (n,), split.
+    """Images, uint8 of shape (n, h · w), and the numbers of their classes, int64 (n,), split.
 
     ``x_train``, ``x_val`` and ``x_test`` are the images as float32 in [0, 1]: a new copy, four
     times as large, at each access.
@@ -51,24 +50,41 @@ class Dataset:
     name: str
     title: str  # in figures
     source: str  # where it was found
+    shape: tuple  # height and width of an image
+    classes: np.ndarray  # what each class is called, integers or text, by its number
     pixels_train: np.ndarray
     y_train: np.ndarray
     pixels_val: np.ndarray
     y_val: np.ndarray
     pixels_test: np.ndarray
     y_test: np.ndarray
-    md5: dict  # of the four arrays as IDX byte streams, before splitting
+    md5: dict  # of the arrays as IDX byte streams, before validation images were taken
+    notes: tuple = ()  # what was done to the images, in sentences
 
     x_train = property(lambda self: as_flat_images(self.pixels_train))
     x_val = property(lambda self: as_flat_images(self.pixels_val))
     x_test = property(lambda self: as_flat_images(self.pixels_test))
+    pixels = property(lambda self: math.prod(self.shape), doc="How many an image has.")
+
+    @property
+    def everywhere(self):
+        """Numbers of the classes that have training, validation and test images."""
+        return np.array(sorted({*self.y_train} & {*self.y_val} & {*self.y_test}), "int64")
+
+    def examples(self, seed=0):
+        """Indices of test images drawn at random, ten or more: one of each of up to 12 classes."""
+        rng = np.random.default_rng(seed)
+        classes = np.unique(self.y_test)[:12]
+        wanted = np.sort(np.resize(classes, max(10, len(classes))))
+        return np.array([rng.choice(np.flatnonzero(self.y_test == k)) for k in wanted])
 
     def __repr__(self):
         sizes = " + ".join(f"{len(y):,}" for y in (self.y_train, self.y_val, self.y_test))
-        return f"{self.title}: {sizes} images (training + validation + test)"
+        first = f"{self.title}: {sizes} images (training + validation + test)"
+        return "\n".join([first, *self.notes])
 
 
-def load(name="mnist", validation_size=None):
+def load(name="mnist", validation_size=None, image_size=None):
     """Load a data set, check it, flatten it and split it into a `Dataset`.
 
     Parameters
@@ -77,60 +93,89 @@ def load(name="mnist", validation_size=None):
         ``"mnist"`` and ``"fashion_mnist"`` are looked for in ``$AE_DATA_DIR/<name>.npz``, then
         through ``keras.datasets``. ``"digits"`` comes with scikit-learn: 1,797 images, 8 × 8,
         resampled to 28 × 28; the first 1,500 are the training images, the others the test set. Any
-        other name is your own ``$AE_DATA_DIR/<name>.npz`` with x_train, x_test (uint8,
-        (n, 28, 28)) and y_train, y_test (integers, (n,)).
+        other name is a file or folder of your own, in one of the forms of `ae_lib.sources`: its
+        path, absolute or below ``$AE_DATA_DIR``, the project's folder or the present one;
+        ``.npz`` may be left out.
     validation_size : int, optional
-        How many of the first training images are the validation subset. By default 10,000 for MNIST
-        and Fashion-MNIST, 300 for digits, one sixth of the training images for your own.
+        How many of the training images are the validation subset. By default the first 10,000 of
+        MNIST and Fashion-MNIST, the first 300 of the digits, one sixth of your own.
+    image_size : (int, int), optional
+        Height and width to which images are resampled; by default they stay as they are, with
+        sides from 8 to 96.
+
+    Your own images are put into an order of their content, so that the same images give the same
+    study whatever form they come in. Without test images, one seventh of them becomes the test set;
+    it and the validation subset have each class in proportion. ``notes`` says what was done.
 
     Raises
     ------
     StudyError
         If it cannot be found or read, is not what its name says, or the split leaves a part empty.
     """
-    arrays, source = _find(name)
-    md5 = {key: idx_md5(arrays[key]) for key in MNIST_MD5}
-    for key in MNIST_MD5 if name == "mnist" else []:
-        if md5[key] != MNIST_MD5[key]:
-            raise StudyError(
-                f"{key} of {source} is not the original MNIST (MD5 {md5[key]} as IDX; expected "
-                f"{MNIST_MD5[key]}): fetch mnist.npz again, or give your own images another name."
-            )
-    x, y, n = arrays["x_train"].reshape(-1, PIXELS), arrays["y_train"], len(arrays["y_train"])
-    size = VALIDATION_SIZES.get(name, n // 6) if validation_size is None else validation_size
-    if not 1 <= size < n:
+    if not isinstance(image_size, list | tuple | None) or len(image_size or "hw") != 2:
+        raise StudyError(f"image_size is {image_size}; expected [height, width]: change it.")
+    size = tuple(whole_number("image_size", side) for side in image_size or ()) or None
+    images, labels, source, notes = _find(name, size)
+    own = name not in TITLES
+    md5 = _md5(images, labels)
+    if name == "mnist" and (
+        altered := [key for key in MNIST_MD5 if md5.get(key) != MNIST_MD5[key]]
+    ):
         raise StudyError(
-            f"validation_size is {size}; expected 1 to {n - 1} of {n} training images: change it."
+            f"{altered[0]} of {source} is not the original MNIST (MD5 {md5.get(altered[0])} as "
+            f"IDX; expected {MNIST_MD5[altered[0]]}): fetch mnist.npz again, or give your own "
+            "images another name."
         )
-    title = TITLES.get(name, f"{name} (not MNIST)")
-    y, y_test = y.astype("int64"), arrays["y_test"].astype("int64")
-    parts = x[size:], y[size:], x[:size], y[:size], arrays["x_test"].reshape(-1, PIXELS), y_test
-    return Dataset(name, title, source, *parts, md5)
+    images, shape = sources.of_size(images, size, source, notes)
+    if own:
+        images, labels = _in_order_of_content(images, labels)
+        md5 = _md5(images, labels)
+    classes = np.unique(np.concatenate([*labels.values()]))
+    flat = {part: x.reshape(len(x), -1) for part, x in images.items()}
+    parts = {part: (flat[part], np.searchsorted(classes, y)) for part, y in labels.items()}
+    train = parts.pop("train" if "train" in parts else "all")
+    # As in MNIST, one seventh of all images is the test set, and as many are for validation.
+    if "test" not in parts:
+        train, parts["test"] = _split(*train, len(train[1]) // 7, "test", own, notes)
+    if "val" not in parts or validation_size is not None:
+        usual = VALIDATION_SIZES.get(name, len(train[1]) // 6)
+        size = usual if validation_size is None else validation_size
+        train, parts["val"] = _split(*train, size, "validation", own, notes)
+    if unseen := sorted(set(range(len(classes))) - set(train[1])):
+        notes.append(f"Class {classes[unseen[0]]} has no training image.")
+    title = TITLES.get(name, f"{Path(name).name.partition('.')[0]} (not MNIST)")
+    about = name, title, source, shape, classes
+    return Dataset(*about, *train, *parts["val"], *parts["test"], md5, tuple(notes))
 
 
 def as_flat_images(images):
-    """Scale and flatten images to float32, shape (n, 784), in [0, 1].
+    """Scale and flatten images to float32, shape (n, h · w), in [0, 1].
 
-    Shapes (n, 28, 28), (n, 28, 28, 1) and (n, 784), uint8 in [0, 255] or floating point in [0, 1],
+    Shapes (n, h, w), (n, h, w, 1) and (n, h · w), uint8 in [0, 255] or floating point in [0, 1],
     are taken; others, values outside the range, NaN and infinity are a `StudyError`.
     """
     images = np.asarray(images)
-    if images.shape[1:] not in {(SIDE, SIDE), (SIDE, SIDE, 1), (PIXELS,)} or len(images) == 0:
+    if images.ndim not in (2, 3, 4) or images.shape[3:] not in ((), (1,)) or images.size == 0:
         raise StudyError(
-            f"The images have shape {images.shape}; expected (n, 28, 28), (n, 28, 28, 1) or "
-            "(n, 784) with n of at least 1: resize or reshape them first."
+            f"The images have shape {images.shape}; expected (n, height, width), with 1 channel or "
+            "none, or (n, pixels), with n of at least 1: reshape them first."
         )
-    flat = images.reshape(len(images), PIXELS)
+    flat = images.reshape(len(images), -1)
     if images.dtype == np.uint8:
         return flat.astype("float32") / 255
+    check_range(images)
+    return flat.astype("float32")
+
+
+def check_range(images):
+    """Raise `StudyError` unless images are floating point, and all pixels in [0, 1]."""
     # A comparison with NaN is false, so this catches NaN and infinity as well.
     if not (np.issubdtype(images.dtype, np.floating) and images.min() >= 0 and images.max() <= 1):
         raise StudyError(
             f"The images are {images.dtype} and range from {images.min():g} to {images.max():g}; "
             "expected uint8 in [0, 255], or floating point in [0, 1] without NaN: convert them "
-            "with .astype('uint8'), or scale them."
+            "with .astype('uint8') if they are whole numbers, or scale them."
         )
-    return flat.astype("float32")
 
 
 def whole_number(name, value, least=1):
@@ -152,8 +197,8 @@ def idx_md5(array):
 
 
 def local_file(name):
-    """Path of the (first) file from which `load` takes ``name`` without a download, or None."""
-    own = _own_file(name)
+    """The (first) file or folder from which `load` takes ``name`` without a download, or None."""
+    own = _own_path(name)
     if own or name not in KERAS_FILES:
         return own
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
@@ -183,72 +228,90 @@ def download(name):
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
-def _find(name):
+def _find(name, size):
+    """Images, labels, source and notes, as `ae_lib.sources.understand` gives them."""
     if name == "digits":
-        return _digits(), "scikit-learn"
-    own = _own_file(name)
-    if own:
-        return _read(own), f"$AE_DATA_DIR/{name}.npz"
-    if name in KERAS_FILES:
-        return _check_arrays(download(name), "keras.datasets"), f"keras.datasets.{name}"
-    raise StudyError(
-        f"There is no data set {name!r}: expected one of {', '.join(TITLES)}, or your own "
-        f"{name}.npz in AE_DATA_DIR, which is {os.environ.get('AE_DATA_DIR') or 'not set'}."
-    )
+        return *_digits(size or DIGITS_SIZE), "scikit-learn", []
+    if path := _own_path(name):
+        source = f"$AE_DATA_DIR/{path.name}" if name in TITLES else str(name)
+        found, notes = sources.read(path, size)
+    elif name in KERAS_FILES:
+        source, arrays = f"keras.datasets.{name}", download(name)
+        found = {part: (arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")}
+        notes = []
+    else:
+        raise StudyError(
+            f"There is no data set {name!r}: expected one of {', '.join(TITLES)}, or a file or "
+            "folder of your own, by its path, absolute or below AE_DATA_DIR, which is "
+            f"{os.environ.get('AE_DATA_DIR') or 'not set'}, or below the project's folder."
+        )
+    images, labels, more = sources.understand(found, source, size)
+    return images, labels, source, notes + more
 
 
-def _own_file(name):
-    """The file in $AE_DATA_DIR, or None; never one for the digits, which scikit-learn has."""
+def _own_path(name):
+    """The file or folder that a name means, or None; never one for the digits."""
     folder = os.environ.get("AE_DATA_DIR")
-    file = Path(folder or ".").expanduser() / f"{name}.npz"
-    return file if folder and name != "digits" and file.is_file() else None
+    roots = [Path(os.path.expanduser(folder))] if folder else []
+    if name in ("digits", ""):
+        return None
+    if name in TITLES:
+        names = [f"{name}.npz"]
+    else:
+        roots, names = [*roots, PROJECT, Path()], [f"{name}.npz", name]
+    # Unlike pathlib's, this leaves a ~ alone where there is no home.
+    paths = [root / os.path.expanduser(file) for root in roots for file in names]
+    return next((path for path in paths if path.exists()), None)
 
 
-def _read(path):
-    where = f"$AE_DATA_DIR/{path.name}"
-    try:
-        if not zipfile.is_zipfile(path):
-            raise zipfile.BadZipFile("it is not a zip archive, or its end is missing")
-        # Unpickling can run any code, so a file with pickled objects is refused, never loaded.
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in MNIST_MD5}
-    except KeyError as error:
+def _in_order_of_content(images, labels):
+    for part, y in labels.items():
+        keys = [
+            (hashlib.blake2b(image.tobytes(), digest_size=16).digest(), label)
+            for image, label in zip(images[part], y.tolist(), strict=True)
+        ]
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        images[part], labels[part] = images[part][order], y[order]
+    return images, labels
+
+
+def _split(x, y, size, part, own, notes):
+    """Set ``size`` images aside, of one's own each class in proportion: the rest, and these."""
+    n = len(y)
+    if not 1 <= size < n:
         raise StudyError(
-            f"{where} has no array {error}; expected {', '.join(MNIST_MD5)}: add it."
-        ) from error
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        raise StudyError(
-            f"{where} cannot be read ({error}); expected a complete .npz archive of plain arrays, "
-            "without pickled objects, which are never loaded: fetch it again or remove it."
-        ) from error
-    return _check_arrays(arrays, where)
+            f"{size} of {n} images would be for {part}; expected at least one there, and one in "
+            "training: change validation_size, or add images."
+        )
+    aside = np.zeros(n, bool)
+    if own:  # evenly spaced after sorting by class, which keeps the order by content within it
+        places = ((np.arange(size) + 0.5) * n / size).astype("int64")
+        aside[np.argsort(y, kind="stable")[places]] = True
+        remaining = np.bincount(y[~aside], minlength=y.max() + 1)[y] > 0
+        if (aside & remaining).any():  # no class is left without, if possible
+            aside &= remaining
+        notes.append(f"{aside.sum():,} {part} images were set aside, each class in proportion.")
+    else:
+        aside[:size] = True
+    return (x[~aside], y[~aside]), (x[aside], y[aside])
 
 
-def _check_arrays(arrays, where):
-    for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if x.dtype != np.uint8 or x.shape[1:] != (SIDE, SIDE) or len(x) == 0:
-            raise StudyError(
-                f"x_{part} of {where} is {x.dtype} with shape {x.shape}; expected uint8 with shape "
-                "(n, 28, 28): resize the images and save them as uint8."
-            )
-        if y.shape != (len(x),) or not np.issubdtype(y.dtype, np.integer):
-            raise StudyError(
-                f"y_{part} of {where} is {y.dtype} with shape {y.shape}; expected integers with "
-                f"shape ({len(x)},): give one label per image, zeros if there are none."
-            )
-    return arrays
+def _md5(images, labels):
+    names, md5 = np.unique(np.concatenate([*labels.values()])), {}
+    for part, y in labels.items():
+        end = "" if part == "all" else f"_{part}"
+        numbers = y if y.dtype.kind in "iu" else np.searchsorted(names, y)  # of text
+        md5 |= {f"x{end}": idx_md5(images[part]), f"y{end}": idx_md5(numbers)}
+    return md5
 
 
-def _digits():
+def _digits(size):
     from scipy.ndimage import zoom
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    # Bilinear with aligned pixel areas (grid_mode), so that the strokes neither shift nor ring; 16
-    # grey levels become 255.
-    factor = SIDE / digits.images.shape[1]
-    images = zoom(digits.images / 16, (1, factor, factor), order=1, mode="nearest", grid_mode=True)
-    images = np.rint(255 * images.clip(0, 1)).astype("uint8")
-    x, y, n = images, digits.target.astype("uint8"), DIGITS_TRAINING
-    return {"x_train": x[:n], "y_train": y[:n], "x_test": x[n:], "y_test": y[n:]}
+    digits, n = load_digits(), DIGITS_TRAINING
+    # As `sources.resampled`, but in float64, which decides what lies half way between two values.
+    factors = 1, *np.divide(size, digits.images.shape[1:])
+    x = zoom(digits.images / 16, factors, order=1, mode="nearest", grid_mode=True)
+    x, y = np.rint(255 * x.clip(0, 1)).astype("uint8"), digits.target
+    return {"train": x[:n], "test": x[n:]}, {"train": y[:n], "test": y[n:]}

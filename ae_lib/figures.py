@@ -7,7 +7,6 @@ which `ae_lib.run.Run.show` takes the alternative text. No series differs in its
 import textwrap
 
 from ae_lib import StudyError
-from ae_lib.data import SIDE
 
 import matplotlib as mpl
 import numpy as np
@@ -113,23 +112,37 @@ def draw_intervals(axes, tables, shift=0.16, **look):
         x = np.arange(len(groups)) + shift * (i - (len(tables) - 1) / 2)
         style |= {"capsize": 3, "markersize": 4.5} | look
         axes.errorbar(x, table["value"], half_widths(table), label=label, **style)
+    group_ticks(axes, groups)
+
+
+def group_ticks(axes, groups):
+    """Write names or numbers of groups, a pandas.Index, below axes; upright if they are many."""
     number = "{:,}" if groups.dtype.kind == "i" else "{}"
-    axes.set_xticks(range(len(groups)), [number.format(group) for group in groups])
+    names = [number.format(group) for group in groups]
+    room = 110 / axes.get_subplotspec().get_gridspec().ncols  # letters, in a figure of usual width
+    crowded = sum(len(name) + 2 for name in names) > room
+    step = -(-2 * len(names) // int(room))  # upright, a name takes as much room as two letters
+    places = range(0, len(names), step)
+    axes.set_xticks(places, names[::step], rotation=90 if crowded else 0)
 
 
 @look()
-def image_rows(rows, caption, titles=None):
+def image_rows(rows, shape, caption, titles=None):
     """Draw rows of images, one below the other, such as originals over reconstructions.
 
-    ``rows``: label to images, float, shape (n, 784), in [0, 1]; ``titles``: one per column.
+    ``rows``: label to images, float, shape (n, h · w), in [0, 1], of ``shape`` (h, w); ``titles``:
+    one per column.
     """
-    columns = len(next(iter(rows.values())))
+    columns = max(map(len, rows.values()))
     size = min(1.5, 8.2 / columns)
-    figure = new(caption, height=size * len(rows) + (0.35 if titles is not None else 0.1))
+    height = size * shape[0] / shape[1]
+    figure = new(caption, height=height * len(rows) + (0.35 if titles is not None else 0.1))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes_row, (label, images) in zip(grid, rows.items(), strict=True):
-        for axes, image in zip(axes_row, images, strict=True):
-            draw_image(axes, np.reshape(image, (SIDE, SIDE)))
+        for axes, image in zip(axes_row, images, strict=False):
+            draw_image(axes, np.reshape(image, shape))
+        for axes in axes_row[len(images) :]:  # a row may be shorter
+            axes.set_axis_off()
         axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)
     if titles is not None:
         for axes, title in zip(grid[0], titles, strict=True):
@@ -138,11 +151,11 @@ def image_rows(rows, caption, titles=None):
 
 
 @look()
-def pixel_maps(maps, caption, unit):
-    """Draw maps over the 28 × 28 pixels, side by side on one scale.
+def pixel_maps(maps, shape, caption, unit):
+    """Draw maps over an image's pixels, side by side on one scale.
 
-    ``maps``: title to values, shape (784,). The scale begins at 0, or is symmetric about 0 if there
-    are negative values. More than six maps make two rows.
+    ``maps``: title to values, shape (h · w,), of ``shape`` (h, w). The scale begins at 0, or is
+    symmetric about 0 if there are negative values. More than six maps make two rows.
     """
     n_rows = 1 if len(maps) <= 6 else 2
     per_row = -(-len(maps) // n_rows)
@@ -151,10 +164,11 @@ def pixel_maps(maps, caption, unit):
     cmap, low = (SIGNED, -top) if values.min() < 0 else ("magma_r", 0)
     size = min(2.6, 7.6 / per_row)
     width = max(7.0, (size + 0.1) * per_row + 1.2)
-    figure = new(caption, width=width, height=(size + 0.3) * n_rows)
+    height = size * shape[0] / shape[1]
+    figure = new(caption, width=width, height=(height + 0.3) * n_rows)
     grid = figure.subplots(n_rows, per_row, squeeze=False)
     for axes, (title, image) in zip(grid.flat[: len(maps)], maps.items(), strict=True):
-        drawn = axes.imshow(np.reshape(image, (SIDE, SIDE)), cmap=cmap, vmin=low, vmax=top)
+        drawn = axes.imshow(np.reshape(image, shape), cmap=cmap, vmin=low, vmax=top)
         axes.set_title(title)
     for axes in grid.flat:
         axes.set_axis_off()
@@ -240,8 +254,8 @@ def lines(curves, caption, xlabel, ylabel, shade=None, bottom=0, log=False):
 def scatter_maps(maps, labels, caption, axis):
     """Draw points in the plane by class, one panel per map, a class's label by its median.
 
-    ``maps``: title to positions, shape (n, 2); ``labels``: classes, shape (n,); ``axis``: what the
-    axes are, with their unit, and ``{}`` where their number belongs.
+    ``maps``: title to positions, shape (n, 2); ``labels``: classes, integers or text, shape (n,);
+    ``axis``: what the axes are, with their unit, and ``{}`` where their number belongs.
     """
     figure = new(caption, height=9.0 / len(maps) * 0.95)
     grid = figure.subplots(1, len(maps), squeeze=False)[0]
@@ -257,14 +271,15 @@ def scatter_maps(maps, labels, caption, axis):
 def draw_classes(axes, points, labels):
     """Draw points by class as colour and marker, and each class's label at their median."""
     order = np.random.default_rng(0).permutation(len(labels))  # no class lies wholly on top
-    colours = np.array(CLASSES)[labels % len(CLASSES)]
+    names, number = np.unique(labels, return_inverse=True)
+    colours = np.array(CLASSES)[number % len(CLASSES)]
     # Without antialiasing the picture has few colours, and a file a third as large.
     style = {"linewidths": 0, "antialiased": False, "rasterized": True}
     style["s"] = float(np.clip(4000 / len(labels), 2, 14))
     for i, marker in enumerate("os^Dv"):
-        group = order[labels[order] % 5 == i]
+        group = order[number[order] % 5 == i]
         axes.scatter(*points[group].T, c=colours[group], marker=marker, **style)
     text = {"fontsize": 14, "fontweight": "bold", "ha": "center", "va": "center"}
-    for label in np.unique(labels):
+    for label in names:
         place = np.median(points[labels == label], axis=0)
         axes.text(*place, label, path_effects=OUTLINE, **text)

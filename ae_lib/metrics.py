@@ -3,8 +3,6 @@
 import functools
 from dataclasses import dataclass
 
-from ae_lib.data import SIDE
-
 import numpy as np
 import pandas as pd
 from scipy.linalg import convolution_matrix
@@ -34,7 +32,12 @@ class Interval:
 
     @property
     def verdict(self):
-        """Whether it lies above 0: "yes", "no" if it lies below, "undecided" if it holds 0."""
+        """Whether it lies above 0: "yes", "no" if it lies below, "undecided" if it holds 0.
+
+        A dash if the number could not be computed.
+        """
+        if np.isnan(self.value):
+            return "–"
         return "yes" if self.low > 0 else "no" if self.high < 0 else "undecided"
 
     def above(self, other):
@@ -100,20 +103,23 @@ def psnr(x, y):
 
 
 @_in_parts
-def ssim(x, y):
+def ssim(x, y, *, shape):
     """Return the structural similarity of each image, 1 for equal ones; float64, shape (n,).
 
-    Gaussian window of 11 pixels, σ 1.5, K1 0.01, K2 0.03, as in Wang, Bovik, Sheikh and Simoncelli,
-    "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13, 2004.
+    ``shape`` is the images' height and width. Gaussian window of 11 pixels, or of as many as fit in
+    a smaller image, an odd number; σ 1.5, K1 0.01, K2 0.03, as in Wang, Bovik, Sheikh and
+    Simoncelli, "Image quality assessment: from error visibility to structural similarity", IEEE TIP
+    13, 2004.
     """
-    window = np.exp(-np.square(np.arange(-5, 6)) / (2 * 1.5**2))
+    reach = min(5, (min(shape) - 1) // 2)
+    window = np.exp(-np.square(np.arange(-reach, reach + 1)) / (2 * 1.5**2))
     # A matrix on either side, the window being a product: a convolution takes thirty times as long.
-    rows = convolution_matrix(window / window.sum(), SIDE, "valid")
+    rows, columns = (convolution_matrix(window / window.sum(), n, "valid") for n in shape)
 
     def local_mean(images):
-        return rows @ images @ rows.T
+        return rows @ images @ columns.T
 
-    x, y = (np.asarray(images, "float64").reshape(-1, SIDE, SIDE) for images in (x, y))
+    x, y = (np.asarray(images, "float64").reshape(-1, *shape) for images in (x, y))
     mean_x, mean_y = local_mean(x), local_mean(y)
     product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
     covariance, variances = local_mean(x * y) - product, local_mean(x**2 + y**2) - squares
@@ -122,11 +128,11 @@ def ssim(x, y):
     return (luminance * structure).mean(axis=(1, 2))
 
 
-def score(x, y, epsilon=EPSILON):
+def score(x, y, shape, epsilon=EPSILON):
     """Return all reconstruction errors, one row per image, one column for each of `SCORES`.
 
-    ``x`` are images, float (n, 784), in [0, 1]; predictions ``y`` may leave it, as PCA's do, and
-    are clipped to [epsilon, 1 - epsilon] for the BCE only.
+    ``x`` are images, float (n, h · w), in [0, 1], of ``shape`` (h, w); predictions ``y`` may leave
+    it, as PCA's do, and are clipped to [epsilon, 1 - epsilon] for the BCE only.
     """
     cross_entropy, squared = bce(x, y, epsilon=epsilon), mse(x, y)
     return pd.DataFrame(
@@ -136,7 +142,7 @@ def score(x, y, epsilon=EPSILON):
             "mse": squared,
             "sse": squared * x.shape[1],  # as in Hinton and Salakhutdinov (2006)
             "psnr": psnr(x, y),
-            "ssim": ssim(x, y),
+            "ssim": ssim(x, y, shape=shape),
         }
     )
 
@@ -151,12 +157,12 @@ def interval(values, seed=0, resamples=1000):
     Parameters
     ----------
     values : float array, shape (n,)
-        With fewer than two values the ends are NaN; with none, so is the mean.
+        With fewer than two values the ends are NaN; with none, or a NaN, so is the mean.
     seed : int
         Seed of the bootstrap resampling.
     """
     values = np.asarray(values, "float64")
-    if len(values) < 2:
+    if len(values) < 2 or np.isnan(values).any():
         return Interval(float(values.sum()) if len(values) else np.nan, np.nan, np.nan)
     generator = np.random.default_rng(seed)
     options = {"n_resamples": resamples, "method": "percentile", "batch": 50, "rng": generator}

@@ -13,6 +13,13 @@ with silenced_stderr():
     import tensorflow as tf
     from keras import layers
 
+# Whatever the user's keras.json and environment say.
+keras.config.set_max_epochs(None)
+keras.config.set_max_steps_per_epoch(None)
+keras.config.set_floatx("float32")
+keras.config.set_image_data_format("channels_last")
+keras.config.set_epsilon(1e-7)
+
 # Of random numbers in a compiled graph. XLA's own choice takes 440 ns a number on a CPU, this 7.
 GENERATOR = "philox"
 # XLA's code for convolutions on a CPU takes some thirty times as long as TensorFlow's kernels.
@@ -20,7 +27,7 @@ SLOW_WITH_XLA = tuple(getattr(layers, name) for name in dir(layers) if "Conv" in
 
 
 class Autoencoder(NamedTuple):
-    """An autoencoder (n, 784) → (n, 784), its encoder and its decoder, which share its weights."""
+    """An autoencoder (n, d) → (n, d), its encoder and its decoder, which share its weights."""
 
     autoencoder: keras.Model
     encoder: keras.Model
@@ -46,26 +53,21 @@ def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32, bottlenec
     return _mirrored(input_dim, hidden, latent_dim, code)
 
 
-def convolutional_autoencoder(input_dim=784, filters=(32, 64), latent_dim=32):
+def convolutional_autoencoder(shape=(28, 28), filters=(32, 64), latent_dim=32):
     """Build a convolutional autoencoder, whose images are flat outside, like those of all models.
 
-    Each convolution, of ``filters`` filters, halves the side of the square image of ``input_dim``
-    pixels, which must be a multiple of 2 to the number of convolutions, by a stride of 2; the
-    decoder mirrors them with transposed convolutions. Kernels are 3 × 3, hidden layers ReLU, the
-    code of ``latent_dim`` units linear, the output a sigmoid. After Masci, Meier, Cireşan and
-    Schmidhuber, "Stacked convolutional auto-encoders for hierarchical feature extraction", ICANN
-    2011, with strides in place of max-pooling.
+    ``shape`` is their height and width, which may have any size. Each convolution, of ``filters``
+    filters, halves both by a stride of 2, rounding up; the decoder mirrors them with transposed
+    convolutions, and crops the row or column that is too many. Kernels are 3 × 3, hidden layers
+    ReLU, the code of ``latent_dim`` units linear, the output a sigmoid. After Masci, Meier, Cireşan
+    and Schmidhuber, "Stacked convolutional auto-encoders for hierarchical feature extraction",
+    ICANN 2011, with strides in place of max-pooling.
     """
-    input_dim = whole_number("input_dim", input_dim)
+    shape = tuple(whole_number("shape", side) for side in shape)
     latent_dim = whole_number("latent_dim", latent_dim)
     filters = [whole_number("filters", count) for count in filters]
-    side, multiple = math.isqrt(input_dim), 2 ** len(filters)
-    if side**2 != input_dim or side % multiple:
-        raise StudyError(
-            f"An image has {input_dim} pixels; expected a square whose side is a multiple of "
-            f"{multiple}, which {len(filters)} strides halve: change input_dim or filters."
-        )
-    small = side // multiple, side // multiple, filters[-1] if filters else 1
+    sizes = [tuple(-(-side // 2**n) for side in shape) for n in range(len(filters) + 1)]
+    small = *sizes[-1], filters[-1] if filters else 1
     options = {"kernel_size": 3, "strides": 2, "padding": "same", "activation": "relu"}
     convolutions = [
         layers.Conv2D(count, name=f"encoder_{n}", **options) for n, count in enumerate(filters, 1)
@@ -75,9 +77,15 @@ def convolutional_autoencoder(input_dim=784, filters=(32, 64), latent_dim=32):
         for n, count in enumerate(reversed(filters[:-1]), 2)
     ]
     options["activation"] = "sigmoid"
-    last = [layers.Conv2DTranspose(1, name="reconstruction", **options)] if filters else []
+    if filters:
+        transposed.append(layers.Conv2DTranspose(1, name="reconstruction", **options))
+    outwards = []
+    for layer, (height, width) in zip(transposed, sizes[-2::-1], strict=True):
+        excess = (0, height % 2), (0, width % 2)  # twice the half, rounded up, is one too many
+        crop = [layers.Cropping2D(excess)] if height % 2 or width % 2 else []
+        outwards += [layer, *crop]
     encoder = [
-        layers.Reshape((side, side, 1), name="to_square"),
+        layers.Reshape((*shape, 1), name="to_square"),
         *convolutions,
         layers.Flatten(name="to_row"),
         layers.Dense(latent_dim, name="code"),
@@ -85,11 +93,11 @@ def convolutional_autoencoder(input_dim=784, filters=(32, 64), latent_dim=32):
     decoder = [
         layers.Dense(math.prod(small), activation="relu", name="decoder_1"),
         layers.Reshape(small, name="to_square"),
-        *transposed,
-        *last,
+        *outwards,
         layers.Flatten(name="to_row"),
     ]
-    return _composed(_chain("encoder", input_dim, encoder), _chain("decoder", latent_dim, decoder))
+    pixels = math.prod(shape)
+    return _composed(_chain("encoder", pixels, encoder), _chain("decoder", latent_dim, decoder))
 
 
 def variational_autoencoder(input_dim=784, hidden=(500, 500), latent_dim=40, beta=1.0):
@@ -179,8 +187,15 @@ def _composed(encoder, decoder):
 
 
 def load(path):
-    """Load a trained autoencoder from a Keras file, as an `Autoencoder`."""
-    return as_autoencoder(keras.models.load_model(path))
+    """Load a trained autoencoder, an `Autoencoder`, from a Keras file; `StudyError` if none."""
+    try:
+        return as_autoencoder(keras.models.load_model(path))
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = str(error).partition(":")[0]
+        raise StudyError(
+            f"{path} cannot be read as an autoencoder ({reason}); expected a "
+            ".keras file of a model that a builder of ae_lib.models made: train it again."
+        ) from error
 
 
 def as_autoencoder(autoencoder):
@@ -308,14 +323,15 @@ def _branches(autoencoders):
 
 def compiler_for(model):
     """Choose ``"none"`` for a model with convolutions if there is no GPU, else ``"xla"``."""
-    convolutions = any(isinstance(layer, SLOW_WITH_XLA) for layer in _all_layers(model))
+    convolutions = any(isinstance(layer, SLOW_WITH_XLA) for layer in model_layers(model))
     return "none" if convolutions and not tf.config.list_physical_devices("GPU") else "xla"
 
 
-def _all_layers(model):
+def model_layers(model):
+    """Yield all layers of a model, those of models inside it included."""
     for layer in getattr(model, "layers", []):
         yield layer
-        yield from _all_layers(layer)
+        yield from model_layers(layer)
 
 
 def predict_in_batches(network, x, size=1000):

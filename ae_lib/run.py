@@ -276,6 +276,7 @@ def explained_write_errors(folder):
     """Turn what hinders writing into one sentence; any other error stays itself."""
     advice = {
         "make room": {errno.ENOSPC, errno.EDQUOT},
+        "create its folder": {errno.ENOENT},
         "change its permissions": {errno.EACCES, errno.EPERM, errno.EROFS},
         "remove the file in its place": {errno.ENOTDIR, errno.EEXIST},
     }

@@ -1,19 +1,13 @@
 """Train in compiled steps of a whole epoch, behind Keras's own ``fit``: seeded and resumable."""
 
 import contextlib
-import copy
-import hashlib
-import json
-import os
 import sys
-from collections import namedtuple
 from dataclasses import dataclass
-from importlib.metadata import version
-from pathlib import Path
 
 from ae_lib import StudyError
-from ae_lib.data import whole_number
-from ae_lib.models import GENERATOR, compiler_for
+from ae_lib.checkpoint import Checkpoint, configuration_of
+from ae_lib.data import check_range, whole_number
+from ae_lib.models import GENERATOR, compiler_for, model_layers
 
 import keras
 import numpy as np
@@ -41,6 +35,8 @@ class Settings:
         for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
             # Python's integers from NumPy's; a frozen dataclass has no other way to set them.
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        if self.seed >= 2**31:
+            raise StudyError(f"seed is {self.seed}; expected less than 2³¹: choose a smaller one.")
         rate, schedules = self.learning_rate, keras.optimizers.schedules
         if not isinstance(rate, schedules.LearningRateSchedule) and not 0 < rate < np.inf:
             raise StudyError(
@@ -143,19 +139,21 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
     Raises
     ------
     StudyError
-        If a batch is larger than the training set, images have another dtype, the checkpoint is of
-        a later epoch than the last one, or a loss is no longer finite.
+        If the model is not built or does not compute in float32, a batch is larger than the
+        training set, images are of another kind, the checkpoint is of a later epoch than the last
+        one, or a loss is no longer finite.
     """
-    _check_images(x_train, x_val, settings)
+    callbacks = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else [*callbacks]
+    _check(model, x_train, x_val, settings)
     keras.utils.set_random_seed(settings.seed)
     compiler = compiler_for(model) if settings.compiler == "auto" else settings.compiler
     optimizer = keras.optimizers.Adam(settings.learning_rate)
     model.compile(optimizer, "binary_crossentropy", jit_compile=compiler == "xla")
     optimizer.build(model.trainable_variables)
     history = keras.callbacks.History()
-    checkpoint = _Checkpoint(model, history)
+    checkpoint = Checkpoint(model, history)
     if checkpoint_folder is not None:
-        configuration = _configuration(model, x_train, x_val, settings, compiler, callbacks, task)
+        configuration = configuration_of(model, x_train, x_val, settings, compiler, callbacks, task)
         checkpoint.resume(checkpoint_folder, configuration, settings.epochs)
     first = checkpoint.state.epoch
     epochs = first if checkpoint.state.stopped else settings.epochs
@@ -177,7 +175,26 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
         raise
 
 
-def _check_images(x_train, x_val, settings):
+def _check(model, x_train, x_val, settings):
+    if not model.built:
+        raise StudyError(
+            "The model has no weights yet; expected a built one: give it an Input, or call it once."
+        )
+    # The loss is not scaled, so that gradients in half precision would vanish.
+    if other := {layer.compute_dtype for layer in model_layers(model)} - {"float32"}:
+        raise StudyError(
+            f"The model computes in {other.pop()}; expected float32: build it without a dtype "
+            "policy."
+        )
+    shape = getattr(model, "input_shape", None)  # a subclassed model has none
+    for name, x in (("x_train", x_train), ("x_val", x_val)):
+        if not isinstance(x, np.ndarray) or not x.size or not _fits(x.shape, shape):
+            kind = f"of shape {x.shape}" if isinstance(x, np.ndarray) else type(x).__name__
+            sides = ", ".join(map(str, shape[1:])) if shape else "..."
+            raise StudyError(
+                f"{name} is {kind}; expected a NumPy array of shape (n, {sides}) with n of at "
+                "least 1: convert it."
+            )
     if settings.batch_size > len(x_train):
         raise StudyError(
             f"batch_size is {settings.batch_size}; expected at most {len(x_train)}, the number of "
@@ -188,6 +205,17 @@ def _check_images(x_train, x_val, settings):
             f"The images are {x_train.dtype} and {x_val.dtype}; expected uint8 or float32: "
             "convert them."
         )
+    for x in (x_train, x_val):
+        if x.dtype == np.float32:
+            check_range(x)
+
+
+def _fits(shape, expected):
+    """Whether images have a model's input shape, in which None stands for any length."""
+    return not expected or (
+        len(shape) == len(expected)
+        and all(b in (None, a) for a, b in zip(shape[1:], expected[1:], strict=True))
+    )
 
 
 def _epochs(x_train, x_val, settings, first=0):
@@ -288,113 +316,3 @@ def _progress(first, epochs):
         yield keras.callbacks.LambdaCallback(on_epoch_end=show)
     if get_ipython():
         clear_output()
-
-
-# The arrays are the values of all that training changes.
-_State = namedtuple("_State", ["arrays", "epoch", "stopped", "history"])
-
-
-class _Checkpoint(keras.callbacks.Callback):
-    """The state after the last whole epoch: in memory and, with a folder, in a file."""
-
-    def __init__(self, network, history):
-        super().__init__()
-        self.network, self.history, self.path, self.warned = network, history, None, False
-        self.variables = [*network.variables, *network.optimizer.variables]
-        self.state = self._now(0)
-
-    def _now(self, epoch):
-        arrays = [variable.numpy().copy() for variable in self.variables]
-        stopped, history = self.network.stop_training, copy.deepcopy(self.history.history)
-        return _State(arrays, epoch, stopped, history)
-
-    def resume(self, folder, configuration, epochs):
-        """Take the state of an interrupted run, which began or ended with the network's weights."""
-        prefix, weights = _digest(configuration), self.state.arrays[: len(self.network.variables)]
-        self.path = Path(folder) / f"{prefix}-{_digest([_sha256(w) for w in weights])}.npz"
-        began_alike = [self.path] if self.path.exists() else []
-        for path in began_alike or sorted(self.path.parent.glob(f"{prefix}-*.npz")):
-            state = _read(path, self.state.arrays)
-            if state and (began_alike or all(map(np.array_equal, weights, state.arrays))):
-                if state.epoch > epochs:
-                    raise StudyError(
-                        f"{path} is of a run interrupted after epoch {state.epoch}; expected at "
-                        f"most {epochs}: raise epochs to resume it, or remove it to restart."
-                    )
-                print(f"Training resumes after epoch {state.epoch}, where it was interrupted.")
-                self.path, self.state = path, state
-                self.restore()
-
-    def restore(self):
-        """Put the network into the last state, and write the file, which may be older."""
-        for variable, array in zip(self.variables, self.state.arrays, strict=True):
-            variable.assign(array)
-        if self.path and self.state.epoch:
-            self._write()
-
-    def on_train_begin(self, logs=None):
-        self.history.history = copy.deepcopy(self.state.history)
-        self.history.epoch = list(range(self.state.epoch))
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.state = self._now(epoch + 1)
-        if self.path:
-            self._write()
-
-    def on_train_end(self, logs=None):
-        if self.path:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
-
-    def _write(self):
-        temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}.tmp")
-        arrays, *progress = self.state
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                np.savez(file, *arrays, progress=json.dumps(progress, default=float))
-            temporary.replace(self.path)
-        except OSError as error:
-            if not self.warned:
-                tqdm.write(f"Training continues, but its checkpoint cannot be written: {error}.")
-            self.warned = True
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def _read(path, like):
-    """The state in a file, or None if it is damaged; ``like`` are arrays of the same shapes."""
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = [file[f"arr_{i}"].reshape(array.shape) for i, array in enumerate(like)]
-            return _State(arrays, *json.loads(str(file["progress"])))
-    except Exception as error:  # a damaged file can fail in any way
-        print(f"Training restarts: the checkpoint {path} cannot be read ({error}).")
-        return None
-
-
-def _configuration(model, x_train, x_val, settings, compiler, callbacks, task):
-    """What the weights depend on, but for the initial ones, the machine and the epochs."""
-    return {
-        "model": json.dumps(model.get_config(), default=str),
-        "images": [_sha256(x_train), _sha256(x_val)],
-        "settings": [settings.batch_size, settings.seed, compiler, str(task)],
-        "learning_rate": str(keras.saving.serialize_keras_object(settings.learning_rate)),
-        "callbacks": [_options(callback) for callback in callbacks],
-        "versions": [version("tensorflow"), version("keras")],
-    }
-
-
-def _options(callback):
-    plain, items = str | int | float | np.generic | None, vars(callback).items()
-    public = {n: str(v) for n, v in items if isinstance(v, plain) and not n.startswith("_")}
-    return [type(callback).__name__, public]
-
-
-def _digest(values):
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _sha256(x):
-    return f"{x.dtype} {x.shape} {hashlib.sha256(np.ascontiguousarray(x)).hexdigest()}"

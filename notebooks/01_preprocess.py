@@ -22,7 +22,8 @@
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # or fashion_mnist, digits, or your own file's name
+dataset: str = "mnist"  # or fashion_mnist, digits, or the path of a file or folder of your own
+image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 seed: int = 0  # which images the sample grid shows, and the bootstrap
 
 # %% [markdown]
@@ -43,7 +44,7 @@ run = Run(profile, "01_preprocess")
 run
 
 # %%
-images = data.load(dataset)
+images = data.load(dataset, image_size=image_size)
 images
 
 # %% tags=["nbval-ignore-output"]
@@ -56,7 +57,7 @@ pd.Series(images.md5, name="MD5 as IDX").to_frame()
 # ## Split, scale, flatten
 #
 # The first part of the training images is set aside as the validation subset; it is what decisions may look at. The
-# test images are looked at to report, never to choose. Pixels are divided by 255 and images flattened to 784 numbers.
+# test images are looked at to report, never to choose. Pixels are divided by 255 and images flattened, to 784 numbers in MNIST.
 
 # %%
 splits = {"training": images.x_train, "validation": images.x_val, "test": images.x_test}
@@ -84,19 +85,16 @@ for first, second in [("training", "test"), ("training", "validation"), ("valida
 # Ten of the training images of each class, in the order of the classes. The seed draws the sample, not a hand.
 
 # %%
-classes = np.unique(images.y_train)
 rng = np.random.default_rng(seed)
+members = {label: np.flatnonzero(images.y_train == k) for k, label in enumerate(images.classes)}
 sample = {
-    label: rng.choice(np.flatnonzero(images.y_train == label), 10, replace=False)
-    for label in classes
+    str(label): images.x_train[rng.choice(own, min(10, len(own)), replace=False)]
+    for label, own in list(members.items())[:30]
 }
 caption = (
     f"Figure 1.1. {images.title}: ten training images of each class, drawn at random (seed {seed})."
 )
-run.show(
-    "01_samples",
-    figures.image_rows({str(label): images.x_train[i] for label, i in sample.items()}, caption),
-)
+run.show("01_samples", figures.image_rows(sample, images.shape, caption))
 
 # %% [markdown]
 # ## Check the balance of the classes
@@ -105,7 +103,8 @@ run.show(
 
 # %%
 shares = pd.DataFrame(
-    {split: pd.Series(y).value_counts(normalize=True).sort_index() for split, y in labels.items()}
+    {split: np.bincount(y, minlength=len(images.classes)) / len(y) for split, y in labels.items()},
+    images.classes,
 )
 shares.rename_axis(index="class", columns=images.title).round(4)
 
@@ -119,9 +118,10 @@ with figures.look():
     figure = figures.new(caption, height=2.4)
     panels = figure.subplots(1, shares.shape[1], sharey=True)
     for axes, (split, values) in zip(panels, shares.items(), strict=True):
-        axes.bar(values.index, 100 * values, color=figures.COLOURS[0])
+        axes.bar(range(len(values)), 100 * values, color=figures.COLOURS[0])
         axes.axhline(100 / len(values), color=figures.COLOURS[1], linestyle="--", linewidth=1)
-        axes.set(title=split, xticks=values.index, xlabel="class")
+        axes.set(title=split, xlabel="class")
+        figures.group_ticks(axes, values.index)
     panels[0].set_ylabel("share of images / %")
 run.show("01_class_balance", figure)
 
@@ -143,7 +143,7 @@ print(
     f"mean {everything.mean(dtype='float64'):.4f} and standard deviation {everything.std(dtype='float64'):.4f}"
 )
 print(
-    f"pixels that are empty in every training and validation image: {(everything.max(axis=0) == 0).sum()} of 784"
+    f"pixels that are empty in every training and validation image: {(everything.max(axis=0) == 0).sum()} of {images.pixels}"
 )
 
 # %%
@@ -152,13 +152,16 @@ caption = (
     f"{(x.max(axis=0) == 0).sum()} pixels are never inked, and {(x.std(axis=0) > 0.3).sum()} deviate by more than 0.3."
 )
 maps = {"mean": x.mean(axis=0), "standard deviation": x.std(axis=0)}
-run.show("01_pixel_statistics", figures.pixel_maps(maps, caption, "intensity"))
+run.show("01_pixel_statistics", figures.pixel_maps(maps, images.shape, caption, "intensity"))
 
 # %%
 ink = {split: values.sum(axis=1) for split, values in splits.items()}
 medians = ", ".join(f"{split} {np.median(values):.0f}" for split, values in ink.items())
 caption = f"Figure 1.4. {images.title}: the amount of ink per image in the three splits (median: {medians})."
-run.show("01_ink", figures.histogram(ink, caption, "ink per image / sum of the 784 intensities"))
+run.show(
+    "01_ink",
+    figures.histogram(ink, caption, f"ink per image / sum of the {images.pixels} intensities"),
+)
 
 # %% [markdown]
 # ## Find the floor of the loss
@@ -182,7 +185,7 @@ pd.Series(floors, name="entropy floor / nats per pixel [95 % interval]").to_fram
 
 # %% tags=["nbval-ignore-output"]
 guess = np.broadcast_to(x.mean(axis=0), images.x_test.shape)
-mean_image = metrics.score(images.x_test, guess).mean()
+mean_image = metrics.score(images.x_test, guess, images.shape).mean()
 mean_image.to_frame("mean image").rename_axis(columns=f"{images.title}, test").round(4)
 
 # %% [markdown]
@@ -190,6 +193,7 @@ mean_image.to_frame("mean image").rename_axis(columns=f"{images.title}, test").r
 
 # %%
 facts = {"name": images.name, "title": images.title, "source": images.source, "md5": images.md5}
+facts |= {"shape": images.shape, "notes": images.notes}
 counts = {split: len(values) for split, values in splits.items()}
 write_json(run.new_artifact("data.json"), facts | counts)
 

@@ -23,7 +23,8 @@
 
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
-dataset: str = "mnist"  # or fashion_mnist, digits, or your own file's name
+dataset: str = "mnist"  # or fashion_mnist, digits, or the path of a file or folder of your own
+image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 hidden: list = [256, 128]  # units of the encoder's hidden layers; the decoder mirrors them
 latent_dim: int = 32  # numbers in the code; try 2 for a map, 64 for sharper images
 bottleneck: str = "linear"  # or relu, whose codes are never negative
@@ -51,7 +52,7 @@ settings = training.Settings(epochs, batch_size, learning_rate, seed, compiler)
 settings
 
 # %%
-images = data.load(dataset)
+images = data.load(dataset, image_size=image_size)
 images
 
 # %% [markdown]
@@ -63,7 +64,7 @@ images
 
 # %%
 keras.utils.set_random_seed(seed)
-model = models.dense_autoencoder(data.PIXELS, hidden, latent_dim, bottleneck)
+model = models.dense_autoencoder(images.pixels, hidden, latent_dim, bottleneck)
 model.autoencoder.count_params(), model.encoder.count_params(), model.decoder.count_params()
 
 # %%
@@ -71,14 +72,14 @@ layers = models.layer_table(model.autoencoder)
 pd.DataFrame(layers, columns=["layer", "units", "activation", "parameters"]).set_index("layer")
 
 # %%
-factor = data.PIXELS / latent_dim
+factor = images.pixels / latent_dim
 caption = (
-    f"Figure 2.1. The autoencoder: {data.PIXELS} pixels are squeezed into {latent_dim} numbers, {factor:g} times "
+    f"Figure 2.1. The autoencoder: {images.pixels} pixels are squeezed into {latent_dim} numbers, {factor:g} times "
     "fewer, and drawn again. Bars are layers (height: square root of their units), with the weights between them."
 )
 
 # %%
-units = np.array([data.PIXELS, *(layer[1] for layer in layers)])
+units = np.array([images.pixels, *(layer[1] for layer in layers)])
 heights = np.sqrt(units)  # an area-like scale keeps the bottleneck visible
 with figures.look():
     figure = figures.new(caption, height=3.0)
@@ -194,7 +195,7 @@ pd.Series(convergence, name=images.title).to_frame()
 # %% [markdown]
 # Verdicts by rule, on the excess. *Learned*: the validation images end with less than half of the excess that the mean
 # training image has. *Overfitted*: the last tenth of the epochs lies more than 10 % above the best epoch. *Converged*: it
-# differs by less than 10 % from the tenth before.
+# differs by less than 10 % from the tenth before. *Codes differ*: at least one unit of the code is not the same for all images.
 
 # %%
 guess = metrics.bce(x_val, x_train.mean(axis=0, keepdims=True)).mean() - floors["val_loss"]
@@ -202,6 +203,7 @@ verdicts = {
     "learned": val_excess.value < guess / 2,
     "overfitted": curve.iloc[-tenth:].mean() > 1.1 * curve.min(),
     "converged": abs(gain) < 0.1,
+    "codes differ": np.ptp(models.predict_in_batches(model.encoder, x_val), axis=0).any(),
 }
 for question, answer in verdicts.items():
     print(f"{question}: {'yes' if answer else 'no'}")

@@ -23,6 +23,7 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
+image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap and of the images shown
 
@@ -43,7 +44,7 @@ latent_dim = encoder.output_shape[1]
 encoder.input_shape, encoder.output_shape
 
 # %%
-images = data.load(dataset)
+images = data.load(dataset, image_size=image_size)
 images
 
 # %% [markdown]
@@ -91,7 +92,7 @@ epsilons
 
 # %% tags=["nbval-ignore-output"]
 scores = {
-    name: metrics.score(x, y, epsilons.get(name, metrics.EPSILON))
+    name: metrics.score(x, y, images.shape, epsilons.get(name, metrics.EPSILON))
     for name, y in reconstructions.items()
 }
 means = {
@@ -150,8 +151,7 @@ pd.Series(facts, name=images.title, dtype=object).to_frame()
 # A test image of each class, drawn at random by the seed, over its reconstructions.
 
 # %%
-rng = np.random.default_rng(seed)
-chosen = [rng.choice(np.flatnonzero(images.y_test == label)) for label in np.unique(images.y_test)]
+chosen = images.examples(seed)
 names = {
     "test image": x,
     "autoencoder": reconstructions[model],
@@ -163,7 +163,7 @@ caption = (
 )
 run.show(
     "03_reconstructions",
-    figures.image_rows({name: y[chosen] for name, y in names.items()}, caption),
+    figures.image_rows({name: y[chosen] for name, y in names.items()}, images.shape, caption),
 )
 
 # %%
@@ -173,20 +173,25 @@ caption = (
     f"Figure 3.2. {images.title}: the ten test images with the largest squared error. Titles: class, SSE. "
     f"They lie {scores[model]['mse'][worst].mean() / scores[model]['mse'].mean():.1f} times above the mean."
 )
-titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in worst]
+label = images.classes[images.y_test]
+titles = [f"{label[i]}, {scores[model]['sse'][i]:.1f}" for i in worst]
 run.show(
-    "03_worst", figures.image_rows({name: y[worst] for name, y in names.items()}, caption, titles)
+    "03_worst",
+    figures.image_rows(
+        {name: y[worst] for name, y in names.items()}, images.shape, caption, titles
+    ),
 )
 
 # %%
-labels, counts = np.unique(images.y_test[best], return_counts=True)
+found, counts = np.unique(label[best], return_counts=True)
 caption = (
     f"Figure 3.3. {images.title}: the ten test images with the smallest squared error. Titles: class, SSE. "
-    f"{counts.max()} of them are of class {labels[counts.argmax()]}."
+    f"{counts.max()} of them are of class {found[counts.argmax()]}."
 )
-titles = [f"{images.y_test[i]}, {scores[model]['sse'][i]:.1f}" for i in best]
+titles = [f"{label[i]}, {scores[model]['sse'][i]:.1f}" for i in best]
 run.show(
-    "03_best", figures.image_rows({name: y[best] for name, y in names.items()}, caption, titles)
+    "03_best",
+    figures.image_rows({name: y[best] for name, y in names.items()}, images.shape, caption, titles),
 )
 
 # %%
@@ -205,12 +210,10 @@ run.show("03_error_distribution", figures.histogram(errors, caption, "SSE per im
 # ## Measure per class
 
 # %% tags=["nbval-ignore-output"]
-classes = np.unique(images.y_test)
+classes = np.unique(label)
 by_class = {
-    label: pd.DataFrame(
-        [metrics.interval(values[images.y_test == digit], seed) for digit in classes], index=classes
-    )
-    for label, values in errors.items()
+    name: pd.DataFrame([metrics.interval(values[label == k], seed) for k in classes], index=classes)
+    for name, values in errors.items()
 }
 pd.concat(by_class, axis=1).rename_axis(
     index="class", columns=[f"{images.title}, test", "SSE per image"]
@@ -231,7 +234,7 @@ run.show(
 
 # %%
 write_json(run.new_artifact("verdicts.json"), verdicts)
-np.savez_compressed(run.new_artifact("codes.npz"), test=codes, y_test=images.y_test)
+np.savez_compressed(run.new_artifact("codes.npz"), test=codes, y_test=label)
 measured = {}
 for name, row in means.items():
     measured |= {f"{name}.test.{score}": interval for score, interval in row.items()}

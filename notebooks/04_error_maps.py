@@ -23,6 +23,7 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
+image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap
 tail: float = 0.01  # the share of images called the tail; 0.05 for a milder one
@@ -45,7 +46,7 @@ autoencoder, encoder, _ = models.load(run.model(model))
 latent_dim = encoder.output_shape[1]
 
 # %%
-images = data.load(dataset)
+images = data.load(dataset, image_size=image_size)
 images
 
 # %%
@@ -69,7 +70,7 @@ errors = {name: y - x for name, y in reconstructions.items()}
 maps = {name: np.abs(error).mean(axis=0) for name, error in errors.items()}
 peaks = ", ".join(f"{name} {values.max():.3f}" for name, values in maps.items())
 caption = f"Figure 4.1. {images.title}: mean absolute error of each pixel over the test images. Peaks: {peaks}."
-run.show("04_mean_error", figures.pixel_maps(maps, caption, "mean |error|"))
+run.show("04_mean_error", figures.pixel_maps(maps, images.shape, caption, "mean |error|"))
 
 # %%
 maps = {name: error.mean(axis=0) for name, error in errors.items()}
@@ -78,7 +79,7 @@ caption = (
     f"Figure 4.2. {images.title}: mean signed error of each pixel. Dark: ink is missing; light: ink was added. Mean over all "
     f"pixels: {biases}."
 )
-run.show("04_signed_error", figures.pixel_maps(maps, caption, "mean error"))
+run.show("04_signed_error", figures.pixel_maps(maps, images.shape, caption, "mean error"))
 
 # %% [markdown]
 # ## Where in each class
@@ -88,15 +89,14 @@ run.show("04_signed_error", figures.pixel_maps(maps, caption, "mean error"))
 
 # %%
 own = np.abs(errors["autoencoder"])
-by_class = {
-    f"{digit}": own[images.y_test == digit].mean(axis=0) for digit in np.unique(images.y_test)
-}
+label = images.classes[images.y_test]
+by_class = {f"{k}": own[label == k].mean(axis=0) for k in np.unique(label)[:12]}
 hardest = max(by_class, key=lambda digit: by_class[digit].mean())
 caption = (
     f"Figure 4.3. {images.title}: mean absolute error of the autoencoder's pixels by class. "
     f"Class {hardest} has most of it."
 )
-run.show("04_error_by_class", figures.pixel_maps(by_class, caption, "mean |error|"))
+run.show("04_error_by_class", figures.pixel_maps(by_class, images.shape, caption, "mean |error|"))
 
 # %% [markdown]
 # ## Where on the stroke
@@ -106,7 +106,7 @@ run.show("04_error_by_class", figures.pixel_maps(by_class, caption, "mean |error
 # of their ink is near an edge as well: the share of the error there is read beside the share of the ink there.
 
 # %%
-distance = strokes.signed_edge_distance(x)
+distance = strokes.signed_edge_distance(x, images.shape)
 edges = np.arange(-6, 4.01, 1)
 bins = np.digitize(distance, edges)
 middles = (edges[:-1] + edges[1:]) / 2
@@ -153,8 +153,10 @@ run.show("04_error_by_distance", figures.lines(profiles, caption, *labels, shade
 
 # %%
 traits = {
-    "ink": pd.Series(x.sum(axis=1), name="ink per image / sum of the 784 intensities"),
-    "thickness": pd.Series(strokes.thickness(x), name="mean thickness of the strokes / pixels"),
+    "ink": pd.Series(x.sum(axis=1), name=f"ink per image / sum of the {images.pixels} intensities"),
+    "thickness": pd.Series(
+        strokes.thickness(x, images.shape), name="mean thickness of the strokes / pixels"
+    ),
 }
 sse = {name: (error.astype("float64") ** 2).sum(axis=1) for name, error in errors.items()}
 
@@ -245,8 +247,8 @@ caption = (
     f"Figure 4.8. {images.title}: the images at the end of the tail, their reconstructions, and the autoencoder's error. Titles: "
     "class, SSE. What is missing from a reconstruction stands in the last row."
 )
-titles = [f"{images.y_test[i]}, {sse['autoencoder'][i]:.0f}" for i in worst]
-run.show("04_tail_images", figures.image_rows(rows, caption, titles))
+titles = [f"{label[i]}, {sse['autoencoder'][i]:.0f}" for i in worst]
+run.show("04_tail_images", figures.image_rows(rows, images.shape, caption, titles))
 
 # %% [markdown]
 # ## Decide

@@ -26,6 +26,7 @@
 # fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
+image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap, of t-SNE, and of the images and pairs drawn
 
@@ -60,7 +61,7 @@ margin: float = 0.01  # accuracies closer than this count as equivalent
 # images; the pixels themselves.
 
 # %%
-from ae_lib import data, figures, metrics, models
+from ae_lib import StudyError, data, figures, metrics, models
 from ae_lib.analysis import latent
 from ae_lib.run import Run
 
@@ -71,13 +72,15 @@ from openTSNE import TSNE
 from sklearn.decomposition import PCA
 from sklearn.manifold import trustworthiness
 
+if neighbour_count < 5:
+    raise StudyError(f"neighbour_count is {neighbour_count}; expected at least 5: change it.")
 run = Run(profile, "05_explore_latent_space")
 autoencoder, encoder, decoder = models.load(run.model(model))
 latent_dim = encoder.output_shape[1]
 encoder.input_shape, encoder.output_shape
 
 # %%
-images = data.load(dataset)
+images = data.load(dataset, image_size=image_size)
 images
 
 # %%
@@ -92,6 +95,10 @@ def represent(x):
 
 
 train, val, test = represent(x_train), represent(x_val), represent(x_test)
+if not np.ptp(train[model], axis=0).any():
+    raise StudyError(
+        f"All codes of {model} are equal; expected codes that differ: train it with a smaller learning_rate or a linear bottleneck."
+    )
 pd.Series(
     {label[name]: codes.shape[1] for name, codes in test.items()}, name="numbers per image"
 ).to_frame()
@@ -106,6 +113,7 @@ pd.Series(
 # %%
 shown = {name: test[name][:map_images] for name in (model, "pca")}
 y_shown = images.y_test[:map_images]
+single = len(np.unique(images.y_train)) < 2  # then there are no classes to be told apart
 tsne = TSNE(n_iter=map_iterations, neighbors="exact", random_state=seed)
 maps = {
     "pca_map": {
@@ -134,9 +142,8 @@ trust = {
 
 
 def leave_one_out(points):
-    return metrics.interval(
-        latent.vote(y_shown, latent.neighbours(points, None, 5)) == y_shown, seed
-    )
+    right = latent.vote(y_shown, latent.neighbours(points, None, 5)) == y_shown
+    return metrics.interval(np.where(single, np.nan, right), seed)
 
 
 votes = {
@@ -173,7 +180,9 @@ for number, (file, (kind, what, axis)) in enumerate(kinds.items(), 1):
     )
     run.show(
         file,
-        figures.scatter_maps({label[n]: p for n, p in maps[kind].items()}, y_shown, caption, axis),
+        figures.scatter_maps(
+            {label[n]: p for n, p in maps[kind].items()}, images.classes[y_shown], caption, axis
+        ),
     )
 
 # %% [markdown]
@@ -289,7 +298,7 @@ for number, (file, which, chosen) in enumerate(
         f"{change[chosen].min():.2f} to {change[chosen].max():.2f}."
     )
     rows = {f"step {i + 1}": row[chosen] for i, row in enumerate(traversed)}
-    run.show(file, figures.image_rows(rows, caption, chosen))
+    run.show(file, figures.image_rows(rows, images.shape, caption, chosen))
 
 # %% [markdown]
 # ## Walk from digit to digit
@@ -318,7 +327,10 @@ pd.Series(
 # %%
 rows = {}
 for i, (a, b) in enumerate(
-    zip(images.y_test[first[:pairs_shown]], images.y_test[second[:pairs_shown]], strict=True)
+    zip(
+        *(images.classes[images.y_test[side[:pairs_shown]]] for side in (first, second)),
+        strict=True,
+    )
 ):
     rows |= {
         f"{i + 1}: {a} to {b}, decoded": paths[own][:, i],
@@ -328,7 +340,7 @@ caption = (
     f"Figure 5.8. {images.title}: the first {len(rows) // 2} pairs drawn, in {steps} steps from end to end. Upper rows: decoded from "
     "the straight line between the codes; lower rows: the cross-fade of the pixels, which shows both images half way."
 )
-run.show("05_interpolation", figures.image_rows(rows, caption))
+run.show("05_interpolation", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
 # Does a path stay near real images? For every image on it: the squared distance to the nearest training image; and
@@ -381,16 +393,15 @@ for name in (blend, fade):
 # %%
 near = {name: latent.neighbours(train[name], test[name], neighbour_count) for name in test}
 same_class = {
-    name: (images.y_train[ids] == images.y_test[:, None]).mean() for name, ids in near.items()
+    name: np.nan if single else (images.y_train[ids] == images.y_test[:, None]).mean()
+    for name, ids in near.items()
 }
 overlap = {name: latent.shared_neighbours(near[name], near["pixels"]).mean() for name in shown}
 
 # %%
 rng = np.random.default_rng(seed)
-asked = [
-    rng.choice(np.flatnonzero(images.y_test == y))
-    for y in rng.permutation(np.unique(images.y_test))[:query_images]
-]
+order = rng.permutation(np.unique(images.y_test))[:query_images]
+asked = [rng.choice(np.flatnonzero(images.y_test == y)) for y in order]
 each = min(5, neighbour_count)
 row = {
     i: np.concatenate([x_test[[i]], *(x_train[near[name][i, :each]] for name in (model, "pixels"))])
@@ -402,8 +413,8 @@ caption = (
     f"by code {100 * overlap[model]:.0f} % are among those by pixels ({pca_name}: {100 * overlap['pca']:.0f} %), and "
     f"{100 * same_class[model]:.1f} % are of the query's class ({pca_name}: {100 * same_class['pca']:.1f} %, pixels: {100 * same_class['pixels']:.1f} %)."
 )
-rows = {f"class {images.y_test[i]}": pictures for i, pictures in row.items()}
-run.show("05_neighbours", figures.image_rows(rows, caption, titles))
+rows = {f"class {images.classes[images.y_test[i]]}": pictures for i, pictures in row.items()}
+run.show("05_neighbours", figures.image_rows(rows, images.shape, caption, titles))
 
 # %% [markdown]
 # ## Classify by the code
@@ -413,14 +424,10 @@ run.show("05_neighbours", figures.image_rows(rows, caption, titles))
 # validation images. Both are fitted on the training images and asked about the test images once.
 
 # %%
-hits = {}
-for name, ids in near.items():
-    tried = [latent.linear_probe(train[name], images.y_train, c) for c in penalties]
-    probe = max(tried, key=lambda fitted: fitted.score(val[name], images.y_val))
-    hits[name] = {
-        f"knn{k}_accuracy": latent.vote(images.y_train, ids[:, :k]) == images.y_test for k in (1, 5)
-    }
-    hits[name]["linear_probe_accuracy"] = probe.predict(test[name]) == images.y_test
+hits = {
+    name: latent.hits((train[name], val[name], test[name]), images, penalties, ids)
+    for name, ids in near.items()
+}
 
 # %% tags=["nbval-ignore-output"]
 accuracy = {
@@ -469,9 +476,10 @@ why = {}
 for name, view in views.items():
     references, queries = view(train), view(few)
     ids = latent.neighbours(references, queries, 5)
-    why[name] = {f"{k}-NN": latent.vote(images.y_train, ids[:, :k]) == y_few for k in (1, 5)}
+    right = {f"{k}-NN": latent.vote(images.y_train, ids[:, :k]) == y_few for k in (1, 5)}
+    why[name] = {probe: np.where(single, np.nan, hit) for probe, hit in right.items()}
     if (
-        references.shape[1] < x_train.shape[1]
+        references.shape[1] < x_train.shape[1] and not single
     ):  # a reconstruction has as many, a convolution's output more
         why[name]["linear probe"] = (
             latent.linear_probe(references, images.y_train).predict(queries) == y_few
@@ -494,8 +502,9 @@ pd.DataFrame(reasons).T.fillna("").rename_axis(
 
 # %% tags=["nbval-ignore-output"]
 ids = latent.neighbours(train[model] @ metric, test[model] @ metric, 5)
+rescaled = {f"knn{k}_accuracy": latent.vote(images.y_train, ids[:, :k]) for k in (1, 5)}
 rescaled = {
-    f"knn{k}_accuracy": latent.vote(images.y_train, ids[:, :k]) == images.y_test for k in (1, 5)
+    score: np.where(single, np.nan, found == images.y_test) for score, found in rescaled.items()
 }
 votes5 = {name: by["5-NN"] for name, by in why.items()}
 duels = [

@@ -25,6 +25,7 @@
 # fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
+image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the bootstrap, of the decoder's training and of the images shown
 
@@ -71,13 +72,15 @@ import pandas as pd
 from PIL import Image
 from sklearn.decomposition import PCA
 
+if unknown := set(shown) - set(steps):
+    raise StudyError(f"shown has {min(unknown)}; expected some of steps, {steps}: change it.")
 run = Run(profile, "07_compress_images")
 autoencoder, encoder, decoder = models.load(run.model(model))
 latent_dim = encoder.output_shape[1]
 encoder.output_shape
 
 # %%
-images = data.load(dataset)
+images = data.load(dataset, image_size=image_size)
 x = images.x_test
 images
 
@@ -104,7 +107,9 @@ codecs[untuned]
 # the autoencoder does below; how much of the difference is the decoder's and how much the encoder's stays open.)
 
 # %%
-fitted = PCA(components, svd_solver="covariance_eigh").fit(images.x_train)
+fitted = PCA(min(components, *images.pixels_train.shape), svd_solver="covariance_eigh").fit(
+    images.x_train
+)
 candidates = {gain: codec.from_pca(fitted, images.pixels_train, rounding, gain) for gain in gains}
 in_the_middle = pca_steps[len(pca_steps) // 2]
 
@@ -240,28 +245,29 @@ print(*refusals.values(), sep="\n")
 # ## The others
 #
 # **JPEG and WebP** are made for photographs, and their headers alone are larger than our images. To be fair to them all
-# test images are put into one picture, in tiles of 32 × 32 pixels so that no block belongs to two images, and the header
-# is paid once. **Lossless** are PNG, WebP and zlib. The **raw code** is what such claims count: the code's numbers instead
+# test images are put into one picture, in tiles of 32 × 32 pixels (for images of other sizes: of the next multiples of 16) so
+# that no block belongs to two images, and the header is paid once. **Lossless** are PNG, WebP and zlib. The **raw code** is what such claims count: the code's numbers instead
 # of the pixels, as float32, although the pixels were bytes.
 
 # %%
-tile, margin = 32, (32 - data.SIDE) // 2
-middle_of_tile = slice(margin, margin + data.SIDE)
+tile = tuple(16 * -(-side // 16) for side in images.shape)
+edges = [((outer - side) // 2, side) for outer, side in zip(tile, images.shape, strict=True)]
+middle_of_tile = tuple(slice(margin, margin + side) for margin, side in edges)
 
 
-def mosaic(images):
-    columns = math.isqrt(len(images) - 1) + 1
-    tiles = np.zeros((-(-len(images) // columns) * columns, tile, tile), "uint8")
-    pictures = images.reshape(-1, data.SIDE, data.SIDE)
-    tiles[: len(images), middle_of_tile, middle_of_tile] = pictures
-    return tiles.reshape(-1, columns, tile, tile).swapaxes(1, 2).reshape(-1, columns * tile)
+def mosaic(pixels):
+    columns = math.isqrt(len(pixels) - 1) + 1
+    tiles = np.zeros((-(-len(pixels) // columns) * columns, *tile), "uint8")
+    tiles[: len(pixels), *middle_of_tile] = pixels.reshape(-1, *images.shape)
+    rows = tiles.reshape(-1, columns, *tile).swapaxes(1, 2)
+    return rows.reshape(-1, columns * tile[1])
 
 
 # %%
 def from_mosaic(picture, count):
-    columns = picture.shape[1] // tile
-    tiles = picture.reshape(-1, tile, columns, tile).swapaxes(1, 2).reshape(-1, tile, tile)
-    return tiles[:count, middle_of_tile, middle_of_tile].reshape(count, data.PIXELS)
+    columns = picture.shape[1] // tile[1]
+    tiles = picture.reshape(-1, tile[0], columns, tile[1]).swapaxes(1, 2).reshape(-1, *tile)
+    return tiles[:count, *middle_of_tile].reshape(count, images.pixels)
 
 
 def picture_file(picture, kind, **options):  # its bytes, and the picture that they decode to
@@ -289,7 +295,7 @@ bits[raw] = 8 * np.dtype("float32").itemsize * latent_dim
 errors[raw] = metrics.mse(x, models.predict_in_batches(autoencoder, x))
 means[raw] = metrics.interval(errors[raw], seed)
 print(
-    f"raw code: {bits[raw]} bits; image: {8 * data.PIXELS} bits, {8 * data.PIXELS / bits[raw]:.1f} times as many"
+    f"raw code: {bits[raw]} bits; image: {8 * images.pixels} bits, {8 * images.pixels / bits[raw]:.1f} times as many"
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -382,8 +388,7 @@ run.show(
 # The same test images at a few rates, from the autoencoder and from PCA at the nearest rate that was measured.
 
 # %%
-rng = np.random.default_rng(seed)
-chosen = [rng.choice(np.flatnonzero(images.y_test == label)) for label in np.unique(images.y_test)]
+chosen = images.examples(seed)
 rows = {"test image": x[chosen]}
 
 
@@ -403,7 +408,7 @@ caption = (
     f"Figure 7.2. {images.title}: test images drawn at random, compressed and decompressed. Mean squared error of the "
     f"autoencoder over all test images, from the top: {pairs}."
 )
-run.show("07_images_by_rate", figures.image_rows(rows, caption))
+run.show("07_images_by_rate", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
 # ## What the decoder costs
@@ -463,7 +468,7 @@ print(f"PCA overtakes in the end: {'yes' if overtaken < np.inf else 'no'}")
 
 # %% tags=["nbval-ignore-output"]
 result = pd.DataFrame({"bits per image": {step: round(bits[model, step], 1) for step in steps}})
-result["times smaller"] = (8 * data.PIXELS / result["bits per image"]).round(0)
+result["times smaller"] = (8 * images.pixels / result["bits per image"]).round(0)
 result["MSE, autoencoder"] = {step: means[model, step] for step in steps}
 result["MSE, PCA"] = {step: metrics.interval(values, seed) for step, values in at_same_rate.items()}
 result["better than PCA"] = verdicts

@@ -25,6 +25,7 @@
 # fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
+image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the draws, the initial weights and the order of the minibatches
 sizes: list = [100, 600, 1000, 3000]  # labels, ascending; multiples of the number of classes
@@ -65,7 +66,8 @@ encoder = models.mean_encoder(models.load(run.model(model)).encoder)
 encoder.input_shape, encoder.output_shape
 
 # %%
-images = data.load(dataset)
+images = data.load(dataset, image_size=image_size)
+measured, claims, headline = {}, [], []
 images
 
 # %% [markdown]
@@ -74,20 +76,26 @@ images
 # Each draw takes as many images of each class, at random from the training images. The smaller draws are the beginnings of
 # the larger ones, so that a learning curve shows what *additional* labels bring. The indices are kept with the results.
 
-# %%
+# %% tags=["classes"]
+sizes = few_labels.possible_sizes(images.y_train, sizes, folds)
 draws = few_labels.balanced_draws(images.y_train, sizes, n_draws, seed)
 np.savez_compressed(run.new_artifact("fewlabels_draws.npz"), draws=draws, sizes=sizes)
 draws.shape
 
-# %%
-n_classes = len(np.unique(images.y_train))
+# %% tags=["classes"]
+n_classes = len(images.classes)
 rows = draws[0][: 3 * n_classes].reshape(3, n_classes)
 caption = (
     f"Figure 8.1. {images.title}: the first three labelled images of each class in the first draw. With {sizes[0]} labels there "
     f"are {sizes[0] // n_classes} of each class, out of {len(images.y_train):,} training images."
 )
 shown = {f"number {i}": images.x_train[row] for i, row in enumerate(rows, 1)}
-run.show("08_draw", figures.image_rows(shown, caption, titles=images.y_train[rows[0]]))
+run.show(
+    "08_draw",
+    figures.image_rows(
+        shown, images.shape, caption, titles=images.classes[images.y_train[rows[0]]]
+    ),
+)
 
 # %% [markdown]
 # ## Represent the images
@@ -96,7 +104,7 @@ run.show("08_draw", figures.image_rows(shown, caption, titles=images.y_train[row
 # the code has numbers, the code (of a variational autoencoder its mean, here and below), and the encoder's last hidden
 # layer. Each is centred and divided by its mean distance from the centre, so that one grid of hyper-parameters fits all.
 
-# %%
+# %% tags=["classes"]
 last_hidden = models.last_hidden(encoder)
 pca = PCA(encoder.output_shape[1], svd_solver="covariance_eigh").fit(images.x_train)
 represent = {
@@ -107,7 +115,7 @@ represent = {
 }
 
 
-# %%
+# %% tags=["classes"]
 def represented(transform):
     train, test = transform(images.x_train), transform(images.x_test)
     centre = train.mean(axis=0)
@@ -118,7 +126,7 @@ def represented(transform):
     ) / size  # in place: a hidden layer may be large
 
 
-# %%
+# %% tags=["classes"]
 features = {name: represented(transform) for name, transform in represent.items()}
 {name: train.shape[1] for name, (train, _) in features.items()}
 
@@ -129,7 +137,7 @@ features = {name: represented(transform) for name, transform in represent.items(
 # chosen by stratified cross-validation within the labels of the draw, never with others. The hidden layer is given to
 # logistic regression only: on MNIST's validation images the code was better with the others.
 
-# %%
+# %% tags=["classes"]
 estimators = {
     "1nn": (KNeighborsClassifier(1, algorithm="brute"), {}),
     "knn": (KNeighborsClassifier(algorithm="brute"), {"n_neighbors": [1, 3, 5]}),
@@ -148,7 +156,7 @@ methods += [(name, kind) for name in ("pca", model) for kind in ("knn", "logisti
 ]
 
 
-# %%
+# %% tags=["classes"]
 def test_errors(name, kind, draw):
     (train, test), (estimator, grid) = features[name], estimators[kind]
     labelled = train[draw], images.y_train[draw]
@@ -156,7 +164,7 @@ def test_errors(name, kind, draw):
     return (found != images.y_test).mean(axis=1)
 
 
-# %%
+# %% tags=["classes"]
 with threadpool_limits(
     1
 ):  # many small problems: one thread for each is faster than all threads for one
@@ -181,7 +189,7 @@ list(errors)
 #
 # The same graph of PCA's components is the baseline: it tells the encoder's share of the result from the graph's.
 
-# %%
+# %% tags=["classes"]
 graphs = {
     name: [
         few_labels.neighbour_weights(features[name][0], queries, neighbours)
@@ -191,7 +199,7 @@ graphs = {
 }
 {name: [weights.shape for weights in pair] for name, pair in graphs.items()}
 
-# %%
+# %% tags=["classes"]
 spread = {
     name: [few_labels.propagate(among, draws[:, :n], images.y_train, iterations) for n in sizes]
     for name, (among, _) in graphs.items()
@@ -203,7 +211,7 @@ for name, (_, to_graph) in graphs.items():
 # %% [markdown]
 # How many of the unlabelled training images got the wrong class?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "classes"]
 wrong = {
     name: [100 * (s != images.y_train).mean() for s in by_size] for name, by_size in spread.items()
 }
@@ -222,7 +230,7 @@ pd.DataFrame(wrong, sizes).rename_axis(index="labels", columns="wrong training l
 # features and underperform out-of-distribution", ICLR 2022; this is their remedy. The network from scratch was better off
 # with its random layer. A ReLU on the code made no difference, so that the code is linear, as in the autoencoder.
 
-# %%
+# %% tags=["classes"]
 classifier = models.classifier(encoder, n_classes)
 trainer = few_labels.Trainer(
     classifier, images.pixels_train, images.y_train, steps, batch_size, learning_rate
@@ -234,18 +242,21 @@ strength = (
 [(layer.name, layer.output.shape) for layer in classifier.layers]
 
 
-# %%
+# %% tags=["classes"]
 def from_encoder(number, chosen):
     probe = LogisticRegression(C=strength, max_iter=2000).fit(codes[chosen], images.y_train[chosen])
-    return [*encoder.get_weights(), probe.coef_.T, probe.intercept_]
+    weights = np.column_stack([probe.coef_, probe.intercept_])
+    if n_classes == 2:  # for which there is one row, that of the second class against the first
+        weights = np.concatenate([-weights, weights]) / 2
+    return [*encoder.get_weights(), weights[:, :-1].T, weights[:, -1]]
 
 
 def from_scratch(number, chosen):
-    keras.utils.set_random_seed(seed * n_draws + number)
+    keras.utils.set_random_seed((seed * n_draws + number) % 2**31)
     return models.classifier(encoder, n_classes).get_weights()
 
 
-# %%
+# %% tags=["classes"]
 x_test = images.x_test
 
 
@@ -255,7 +266,7 @@ def trained_error(start, number, n):
     return (classifier(x_test).numpy().argmax(axis=1) != images.y_test).mean()
 
 
-# %%
+# %% tags=["classes"]
 starts = {"finetuned": from_encoder, "scratch": from_scratch}
 with threadpool_limits(
     1, user_api="blas"
@@ -273,7 +284,7 @@ with threadpool_limits(
 # and these test images.
 
 
-# %%
+# %% tags=["classes"]
 def over_draws(values):
     return metrics.student_interval(np.mean(values), np.std(values, ddof=1), len(values))
 
@@ -282,7 +293,7 @@ def fewer_errors(first, second):
     return over_draws(second - first).verdict
 
 
-# %%
+# %% tags=["classes"]
 best_frozen = f"{model}_propagation"
 intervals = {name: [over_draws(e) for e in values.T] for name, values in errors.items()}
 results = pd.DataFrame(
@@ -297,12 +308,12 @@ results = pd.DataFrame(
 results.to_csv(run.new_artifact("fewlabels_results.csv"), index=False)
 
 
-# %%
+# %% tags=["classes"]
 def curve(name):
     return 100 * pd.DataFrame(intervals[name], sizes)
 
 
-# %%
+# %% tags=["classes"]
 names = {
     "propagation, codes": f"{model}_propagation",
     f"propagation, PCA-{pca.n_components_}": "pca_propagation",
@@ -321,7 +332,7 @@ run.show(
     figures.intervals_by_group(curves, caption, "labels", "test error / %", joined=True),
 )
 
-# %%
+# %% tags=["classes"]
 kinds = {
     "k-NN": "knn",
     "logistic regression": "logistic",
@@ -340,7 +351,7 @@ run.show(
     "08_gain", figures.intervals_by_group(tables, caption, "labels", "gain / percentage points")
 )
 
-# %%
+# %% tags=["classes"]
 gain = [over_draws(100 * g) for g in (errors["scratch"] - errors["finetuned"]).T]
 caption = (
     f"Figure 8.4. {images.title}: the encoder trained further against the same network from scratch, with 95 % intervals. "
@@ -361,7 +372,7 @@ run.show(
 # %% [markdown]
 # ## The results
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "classes"]
 cells = {
     name: {
         n: f"{100 * i.value:.2f} ± {100 * v.std(ddof=1):.2f} [{100 * i.low:.2f}, {100 * i.high:.2f}]"
@@ -378,7 +389,7 @@ pd.DataFrame(cells).T.rename_axis(index=title, columns="labels")
 # classifier on the frozen codes of a variational autoencoder; M1 + M2 and the ladder network learn from all images and the
 # labels together.
 
-# %%
+# %% tags=["classes"]
 published = {
     "M1 + TSVM": (11.82, 4.24, "Kingma, Mohamed, Rezende and Welling, NeurIPS 2014"),
     "M1 + M2": (3.33, 2.40, "Kingma, Mohamed, Rezende and Welling, NeurIPS 2014"),
@@ -393,7 +404,7 @@ pd.DataFrame(published, ["100 labels", "1,000 labels", "source"]).T.rename_axis(
 #
 # Paired over the draws: *yes* or *no* if the 95 % interval of the mean difference leaves out 0, else *undecided*.
 
-# %%
+# %% tags=["classes"]
 pairs = {
     "codes beat PCA under k-NN": (f"{model}_knn", "pca_knn"),
     "codes beat PCA under logistic regression": (f"{model}_logistic", "pca_logistic"),
@@ -411,7 +422,7 @@ verdicts = {
     for claim, (first, second) in pairs.items()
 }
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output", "classes"]
 write_json(run.new_artifact("fewlabels_verdicts.json"), verdicts)
 margins = {
     claim: map(over_draws, 100 * (errors[b] - errors[a]).T) for claim, (a, b) in pairs.items()
@@ -429,7 +440,7 @@ pd.DataFrame(table, sizes).T.rename_axis(index=title, columns="labels")
 # %% [markdown]
 # Those verdicts whose margins are wide enough that no rounding turns them:
 
-# %%
+# %% tags=["classes"]
 for name in (best_frozen, "pca_propagation"):
     print(f"goal reached by {name}:", "yes" if intervals[name][0].high <= goal else "no")
 for n, first, second in zip(sizes, errors[best_frozen].T, errors[f"{model}_svm"].T, strict=True):
@@ -438,7 +449,7 @@ for n, first, second in zip(sizes, errors[best_frozen].T, errors[f"{model}_svm"]
 # %% [markdown]
 # ## Keep the results
 
-# %%
+# %% tags=["classes"]
 kept = [
     "pixels_1nn",
     "pca_svm",
@@ -448,13 +459,12 @@ kept = [
     "finetuned",
     "scratch",
 ]
-measured = {}
 for name in kept:
     for n, value in zip(sizes, errors[name].T, strict=True):
         key = f"fewlabels.{name}.{n}.error"
         measured |= {f"{key}_mean": over_draws(value), f"{key}_std": value.std(ddof=1)}
 
-# %%
+# %% tags=["classes"]
 rivals = {
     "Labels spread better along codes than along PCA's components": (
         best_frozen,
@@ -481,6 +491,8 @@ claims = [
     for claim, (a, b) in rivals.items()
 ]
 headline = [name for name in measured if name.endswith("error_mean")]
+
+# %%
 reproduced = run.finish(measured, claims, headline)
 reproduced
 

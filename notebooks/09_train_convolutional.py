@@ -26,6 +26,7 @@
 # fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that 02_train was given
+image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 seed: int = 0  # of weights, minibatches, noise and the bootstrap
 train: list = ["scheduled", "wide", "conv", "conv30", "denoising", "denoising_conv"]  # leave out what you do not need
 
@@ -71,7 +72,7 @@ conv_one_class_epochs: int = 4  # with conv_learning_rate; twice as many found f
 # %%
 import time
 
-from ae_lib import data, figures, metrics, models, training
+from ae_lib import StudyError, data, figures, metrics, models, training
 from ae_lib.analysis import anomaly, codec, comparison
 from ae_lib.run import Run
 
@@ -81,12 +82,16 @@ import pandas as pd
 from scipy.ndimage import median_filter
 from sklearn.decomposition import PCA
 
+if margin_level not in noise_levels:
+    raise StudyError(
+        f"margin_level is {margin_level}; expected one of noise_levels, {noise_levels}: change it."
+    )
 run = Run(profile, "09_train_convolutional")
 dense = keras.models.load_model(run.artifact("02_train/dense.keras"))
 dense.name, dense.input_shape, dense.output_shape
 
 # %%
-images = data.load(dataset)
+images = data.load(dataset, image_size=image_size)
 x = images.x_test
 images
 
@@ -112,10 +117,15 @@ builders = {
 }
 
 
+def is_convolutional(name):
+    return builders[name][0] is models.convolutional_autoencoder
+
+
 def build(name):
     keras.utils.set_random_seed(seed)
     builder, layers, code = builders[name]
-    return builder(data.PIXELS, layers, code)
+    size = images.shape if is_convolutional(name) else images.pixels
+    return builder(size, layers, code)
 
 
 built = {name: build(name) for name in builders if name in train}
@@ -127,7 +137,7 @@ pd.Series({"dense": dense.count_params(), **parameters}, name="parameters").to_f
 # are those of the two dense layers around its code.
 
 # %%
-shown = models.convolutional_autoencoder(data.PIXELS, filters, latent_dim)
+shown = models.convolutional_autoencoder(images.shape, filters, latent_dim)
 both = [("encoder", layer) for layer in shown.encoder.layers] + [
     ("decoder", layer) for layer in shown.decoder.layers
 ]
@@ -145,13 +155,8 @@ pd.DataFrame(
 # images; that costs the convolutional network no more than another seed would, and saves a quarter of all time here. A denoising network is shown x + σ ε, cut to [0, 1], with a σ of its own for each image, drawn anew in each
 # epoch (Vincent et al., "Stacked denoising autoencoders", JMLR 11, 2010).
 
+
 # %%
-
-
-def is_convolutional(name):
-    return builders[name][0] is models.convolutional_autoencoder
-
-
 def settings(name):
     passes, rate = epochs, learning_rate
     if is_convolutional(name):
@@ -203,7 +208,7 @@ drawn = {
 for size in (latent_dim, small_latent_dim):
     pca = PCA(size, svd_solver="covariance_eigh").fit(images.x_train)
     drawn[f"PCA-{size}"] = pca.inverse_transform(pca.transform(x)).clip(0, 1)
-scores = {name: metrics.score(x, y) for name, y in drawn.items()}
+scores = {name: metrics.score(x, y, images.shape) for name, y in drawn.items()}
 {name: table.shape for name, table in scores.items()}
 
 # %% tags=["nbval-ignore-output"]
@@ -246,8 +251,7 @@ gains = {
 pd.DataFrame(gains).T.rename_axis(index=f"{images.title}, test: fall of the SSE per image").round(3)
 
 # %%
-rng = np.random.default_rng(seed)
-chosen = [rng.choice(np.flatnonzero(images.y_test == label)) for label in np.unique(images.y_test)]
+chosen = images.examples(seed)
 rows = {
     "test image": x,
     **{
@@ -262,14 +266,16 @@ caption = (
     + "."
 )
 run.show(
-    "09_reconstructions", figures.image_rows({name: y[chosen] for name, y in rows.items()}, caption)
+    "09_reconstructions",
+    figures.image_rows({name: y[chosen] for name, y in rows.items()}, images.shape, caption),
 )
 
 # %%
-classes = np.unique(images.y_test)
+label = images.classes[images.y_test]
+classes = np.unique(label)
 by_class = {
     name: pd.DataFrame(
-        [metrics.interval(scores[name]["sse"][images.y_test == k], seed) for k in classes],
+        [metrics.interval(scores[name]["sse"][label == k], seed) for k in classes],
         index=classes,
     )
     for name in ("dense", "scheduled", "wide", "conv")
@@ -300,9 +306,7 @@ variance = full.explained_variance_.clip(0)
 
 
 def filtered(noisy, size):
-    return median_filter(noisy.reshape(-1, data.SIDE, data.SIDE), (1, size, size)).reshape(
-        noisy.shape
-    )
+    return median_filter(noisy.reshape(-1, *images.shape), (1, size, size)).reshape(noisy.shape)
 
 
 def projected(noisy, count):
@@ -333,7 +337,7 @@ noises = {level: ("gaussian_noise", level) for level in noise_levels} | {
     "salt and pepper": ("salt_and_pepper", salt)
 }
 noisy_val = {
-    level: anomaly.corrupt(images.x_val[:choose_on], *noise, seed + 1)
+    level: anomaly.corrupt(images.x_val[:choose_on], images.shape, *noise, seed + 1)
     for level, noise in noises.items()
 }
 settled = {
@@ -346,7 +350,7 @@ pd.DataFrame(settled).T.rename_axis(index=f"{images.title}, chosen on validation
 networks = [
     name for name in ("scheduled", "denoising", "conv", "denoising_conv") if name in autoencoders
 ]
-noisy = {level: anomaly.corrupt(x, *noise, seed) for level, noise in noises.items()}
+noisy = {level: anomaly.corrupt(x, images.shape, *noise, seed) for level, noise in noises.items()}
 
 
 def cleaned(name, level, part=slice(None)):
@@ -392,7 +396,7 @@ caption = (
     f"Figure 9.5. {images.title}: test images with noise of σ = {margin_level:g}, and what each method makes of them. The median "
     f"filter's side is {settled['median filter'][margin_level]} pixels, PCA has {settled['PCA'][margin_level]} components."
 )
-run.show("09_denoised", figures.image_rows(rows, caption))
+run.show("09_denoised", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
 # **The margin**, image by image: by what factor does training on noise lower the error, and what does it cost where there is no
@@ -452,7 +456,10 @@ halves = models.as_autoencoder(dense)[1:]
 codecs = {
     "dense": codec.from_autoencoder(*halves, images.pixels_train),
     "pca": codec.from_pca(
-        PCA(max(components), svd_solver="covariance_eigh").fit(images.x_train), images.pixels_train
+        PCA(min(max(components), *images.pixels_train.shape), svd_solver="covariance_eigh").fit(
+            images.x_train
+        ),
+        images.pixels_train,
     ),
 }
 for name, own in codecs.items():
@@ -482,7 +489,7 @@ table.unstack(0).drop(columns="oneclass", errors="ignore").rename_axis(index=ima
 # %% tags=["nbval-ignore-output"]
 uncut = PCA(small_latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
 raw = metrics.interval(
-    data.PIXELS * metrics.mse(x, uncut.inverse_transform(uncut.transform(x))), seed
+    images.pixels * metrics.mse(x, uncut.inverse_transform(uncut.transform(x))), seed
 )
 small = {
     name: means[name]["sse"] for name in ("conv30", f"PCA-{small_latent_dim}") if name in means

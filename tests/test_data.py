@@ -46,12 +46,21 @@ def test_repr_says_what_it_is(digits):
 def test_own_file(data_dir, arrays):
     np.savez(data_dir / "mine.npz", **arrays)
     own = data.load("mine", validation_size=20)
-    np.testing.assert_array_equal(
-        own.x_val, arrays["x_train"][:20].reshape(20, 784) / np.float32(255)
-    )
-    np.testing.assert_array_equal(own.y_train, arrays["y_train"][20:])
+    together = np.concatenate([own.pixels_train, own.pixels_val])
+    given = arrays["x_train"].reshape(60, 784)
+    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(given, axis=0))
+    np.testing.assert_array_equal(np.bincount(own.y_val), np.full(10, 2))
     assert len(data.load("mine").x_val) == 10
     assert own.title == "mine (not MNIST)"
+
+
+def test_examples_are_one_of_each_class_or_ten_in_all(digits, data_dir, arrays):
+    np.testing.assert_array_equal(digits.y_test[digits.examples(3)], np.arange(10))
+    assert (digits.examples(3) != digits.examples(4)).any()
+    np.savez(data_dir / "mine.npz", **{k: v % 3 if k[0] == "y" else v for k, v in arrays.items()})
+    mine = data.load("mine")
+    np.testing.assert_array_equal(np.bincount(mine.y_test[mine.examples()]), [4, 3, 3])
+    np.testing.assert_array_equal(mine.everywhere, [0, 1, 2])
 
 
 def test_idx_md5_follows_the_format():
@@ -62,7 +71,7 @@ def test_idx_md5_follows_the_format():
     assert data.idx_md5(np.array([[[1, 2], [3, 4]]], "uint8")) == hashlib.md5(stream).hexdigest()
 
 
-@pytest.mark.parametrize("shape", [(3, 28, 28), (3, 28, 28, 1), (3, 784)])
+@pytest.mark.parametrize("shape", [(3, 28, 28), (3, 28, 28, 1), (3, 784), (3, 49, 16)])
 def test_as_flat_images_takes_every_layout(shape):
     images = np.full(shape, 51, "uint8")
     np.testing.assert_array_equal(data.as_flat_images(images), np.full((3, 784), np.float32(0.2)))
@@ -74,7 +83,7 @@ def test_as_flat_images_takes_every_layout(shape):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((3, 32, 32)), r"shape \(3, 32, 32\); expected"),
+        (np.zeros((3, 28, 28, 3)), r"shape \(3, 28, 28, 3\); expected"),
         (np.zeros((0, 784)), "n of at least 1"),
         (np.zeros((3, 784), "int32"), "are int32 .*; expected uint8"),
         (np.zeros((3, 784), bool), "are bool .*; expected uint8"),
@@ -99,8 +108,9 @@ SHAPES = {
 
 def test_altered_mnist_is_refused(data_dir):
     """Right shapes and dtypes, wrong pixels."""
-    zeros = {key: np.zeros(shape, "uint8") for key, shape in SHAPES.items()}
-    np.savez_compressed(data_dir / "mnist.npz", **zeros)
+    other = {key: np.zeros(shape, "uint8") for key, shape in SHAPES.items()}
+    other["x_train"][0] = 255
+    np.savez_compressed(data_dir / "mnist.npz", **other)
     with pytest.raises(StudyError, match=r"not the original MNIST \(MD5 .* fetch mnist.npz again"):
         data.load("mnist")
 
@@ -124,9 +134,7 @@ def test_truncated_file_is_refused(data_dir, arrays):
     path = data_dir / "mnist.npz"
     np.savez(path, **arrays)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(
-        StudyError, match=r"\$AE_DATA_DIR/mnist.npz cannot be read .*fetch it again or remove it"
-    ):
+    with pytest.raises(StudyError, match=r"mnist.npz cannot be read .*fetch it again"):
         data.load("mnist")
 
 
@@ -155,37 +163,9 @@ def test_pickled_objects_are_never_loaded(data_dir, arrays, tmp_path):
             return (open, (str(tmp_path / "sprung"), "w"))
 
     np.savez(data_dir / "mnist.npz", **{**arrays, "x_train": np.array([Trap()], dtype=object)})
-    with pytest.raises(StudyError, match="without pickled objects, which are never loaded"):
+    with pytest.raises(StudyError, match="it has pickled objects.*which are never loaded"):
         data.load("mnist")
     assert not (tmp_path / "sprung").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            {"x_train": np.zeros((60, 32, 32), "uint8")},
-            r"x_train of .* uint8 with shape \(60, 32, 32\); expected",
-        ),
-        ({"x_test": np.zeros((20, 28, 28))}, r"x_test of .* is float64"),
-        (
-            {"y_train": np.zeros(59, int)},
-            r"y_train .* shape \(59,\); expected integers with shape \(60,\)",
-        ),
-        ({"y_test": np.zeros(20)}, "y_test .* float64"),
-    ],
-)
-def test_wrong_arrays_are_refused(data_dir, arrays, change, message):
-    np.savez(data_dir / "mine.npz", **{**arrays, **change})
-    with pytest.raises(StudyError, match=message):
-        data.load("mine")
-
-
-def test_missing_array_is_refused(data_dir, arrays):
-    del arrays["y_test"]
-    np.savez(data_dir / "mine.npz", **arrays)
-    with pytest.raises(StudyError, match="has no array .*y_test"):
-        data.load("mine")
 
 
 def test_unknown_name_is_refused(data_dir):
@@ -196,7 +176,7 @@ def test_unknown_name_is_refused(data_dir):
 @pytest.mark.parametrize("size", [0, 60, -1])
 def test_validation_must_leave_training_images(data_dir, arrays, size):
     np.savez(data_dir / "mine.npz", **arrays)
-    with pytest.raises(StudyError, match=f"validation_size is {size}; expected 1 to 59"):
+    with pytest.raises(StudyError, match=f"{size} of 60 images would be for validation"):
         data.load("mine", validation_size=size)
 
 
@@ -239,8 +219,10 @@ def test_local_file_knows_how_keras_keeps_fashion_mnist(tmp_path, monkeypatch):
         path = tmp_path / "keras" / cache_subdir / fname
         path.parent.mkdir(parents=True, exist_ok=True)
         count = 60 if "train" in fname else 20
-        size = 8 + count if "labels" in fname else 16 + count * 784
-        path.write_bytes(gzip.compress(bytes(size)))
+        content = (
+            bytes(8 + count) if "labels" in fname else bytes(16) + count * 14 * bytes(range(56))
+        )
+        path.write_bytes(gzip.compress(content))
         return str(path)
 
     monkeypatch.setitem(fashion_mnist.load_data.__globals__, "get_file", get_file)

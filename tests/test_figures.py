@@ -24,14 +24,17 @@ def images():
 @pytest.mark.parametrize("columns", [1, 5, 8])
 def test_image_rows(images, columns):
     rows = {"test image": images[:columns], "autoencoder": images[:columns]}
-    assert len(drawn(figures.image_rows(rows, CAPTION, titles=range(columns))).axes) == 2 * columns
+    assert (
+        len(drawn(figures.image_rows(rows, (28, 28), CAPTION, titles=range(columns))).axes)
+        == 2 * columns
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 10])
 @pytest.mark.parametrize("signed", [False, True])
 def test_pixel_maps_share_one_scale(images, count, signed):
     maps = {str(i): (images[i % 8] - signed * 0.5) * (i + 1) for i in range(count)}
-    figure = drawn(figures.pixel_maps(maps, CAPTION, "error"))
+    figure = drawn(figures.pixel_maps(maps, (28, 28), CAPTION, "error"))
     limits = {axes.images[0].get_clim() for axes in figure.axes if axes.images}
     assert len(limits) == 1
     low, high = limits.pop()
@@ -141,10 +144,26 @@ def test_series_with_other_groups_are_refused():
         figures.intervals_by_group(tables, CAPTION, "class", "error")
 
 
-@pytest.mark.parametrize(("titles", "rows"), [(["one"], 2), (["one", "two"], 1)])
-def test_images_without_a_place_are_refused(images, titles, rows):
+def test_a_title_for_each_column_is_asked_for(images):
     with pytest.raises(ValueError, match="zip"):
-        figures.image_rows({"a": images[:2], "b": images[:rows]}, CAPTION, titles)
+        figures.image_rows({"a": images[:2]}, (28, 28), CAPTION, ["one"])
+
+
+def test_a_shorter_row_leaves_its_places_empty(images):
+    figure = figures.image_rows({"a": images[:3], "b": images[:1]}, (28, 28), CAPTION)
+    assert [bool(axes.images) for axes in figure.axes] == [True] * 4 + [False] * 2
+
+
+def test_images_may_have_any_shape(images):
+    figure = figures.image_rows({"a": images[:2]}, (14, 56), CAPTION)
+    assert figure.axes[0].images[0].get_array().shape == (14, 56)
+
+
+def test_many_or_long_names_of_groups_stand_upright():
+    names = pd.Index([f"class {i}" for i in range(26)])
+    table = pd.DataFrame({"value": 1.0, "low": 0.5, "high": 2.0}, names)
+    figure = figures.intervals_by_group({"a": table}, CAPTION, "class", "error")
+    assert {label.get_rotation() for label in figure.axes[0].get_xticklabels()} == {90}
 
 
 PUBLIC = [figures.image_rows, figures.pixel_maps, figures.histogram, figures.intervals_by_group]

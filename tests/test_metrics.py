@@ -36,7 +36,7 @@ def test_entropy_is_the_least_bce(pair):
 
 
 def test_score_is_consistent(pair):
-    table = metrics.score(*pair)
+    table = metrics.score(*pair, (28, 28))
     assert tuple(table.columns) == metrics.SCORES
     x, y = (a.astype("float64") for a in pair)
     np.testing.assert_allclose(table["sse"], ((x - y) ** 2).sum(axis=1))
@@ -48,7 +48,7 @@ def test_score_is_consistent(pair):
 def test_equal_images_score_perfectly(pair):
     x, _ = pair
     assert metrics.psnr(x, x)[0] == np.inf
-    np.testing.assert_allclose(metrics.ssim(x, x), 1, rtol=1e-6)
+    np.testing.assert_allclose(metrics.ssim(x, x, shape=(28, 28)), 1, rtol=1e-6)
     assert (metrics.mse(x, x) == 0).all()
 
 
@@ -58,14 +58,14 @@ def test_ssim_is_tensorflows(pair):
     x, y = pair
     shaped = [images.reshape(-1, 28, 28, 1).astype("float32") for images in pair]
     expected = tf.image.ssim(*shaped, max_val=1.0)
-    np.testing.assert_allclose(metrics.ssim(x, y), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(metrics.ssim(x, y, shape=(28, 28)), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_ssim_of_constant_images_is_its_luminance_term():
     """Without variance only (2ab + C1) / (a² + b² + C1) is left, with C1 of 0.01²."""
     a, b = np.full((1, 784), 0.3), np.full((1, 784), 0.6)
     expected = (2 * 0.3 * 0.6 + 1e-4) / (0.3**2 + 0.6**2 + 1e-4)
-    assert metrics.ssim(a, b)[0] == pytest.approx(expected, rel=1e-4)
+    assert metrics.ssim(a, b, shape=(28, 28))[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_interval_is_the_normal_one_for_many_values():

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from ae_lib import StudyError, metrics, models, training
+from ae_lib import StudyError, checkpoint, metrics, models, training
 
 import keras
 import numpy as np
@@ -370,22 +370,34 @@ def test_random_numbers_resume_as_well(digits, tmp_path, build, task):
 class Late(keras.callbacks.Callback):
     """Ctrl-C, once, after the weights have moved and before the third epoch is over."""
 
-    _done = []
+    def __init__(self):
+        super().__init__()
+        self._done = False
 
     def on_train_batch_end(self, batch, logs=None):
         if len(self.model.history.epoch) == 2 and not self._done:
-            self._done.append(True)
+            self._done = True
             raise KeyboardInterrupt
 
 
-def test_the_same_model_resumes_when_its_cell_is_run_again(digits, tmp_path, capsys):
-    expected, _ = fit(digits)
-    model = network()
+def test_the_same_model_and_callbacks_resume_when_their_cell_is_run_again(digits, tmp_path, capsys):
+    """The history has as many epochs as the weights have had."""
+
+    def patient():  # Keras negates their min_delta in training
+        return [
+            keras.callbacks.EarlyStopping(min_delta=1e-6, patience=9, restore_best_weights=True),
+            keras.callbacks.ReduceLROnPlateau(patience=9),
+        ]
+
+    expected, _ = fit(digits, more=patient())
+    model, more = network(), [*patient(), Late()]
     with pytest.raises(KeyboardInterrupt):
-        fit(digits, model, more=[Late()], checkpoint_folder=tmp_path)
-    weights, history = fit(digits, model, more=[Late()], checkpoint_folder=tmp_path)
+        fit(digits, model, more=more, checkpoint_folder=tmp_path)
+    weights, history = fit(digits, model, more=more, checkpoint_folder=tmp_path)
     np.testing.assert_array_equal(weights, expected)
     assert history.epoch == [0, 1, 2, 3]
+    assert [len(values) for values in history.history.values()] == [4, 4, 4]
+    assert model.optimizer.iterations == 48
     assert "Training resumes after epoch 2" in capsys.readouterr().out
 
 
@@ -404,24 +416,25 @@ def test_an_interruption_leaves_the_last_whole_epoch(digits, tmp_path, with_chec
     assert model.optimizer.iterations == 24
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, "tests")
-import keras
-from ae_lib import data
-from test_training import fit
-class Kill(keras.callbacks.Callback):
+class Kill(Interrupt):
+    """The end of the process at the beginning of an epoch."""
+
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch == 2:
+        # A set of texts has another order in each process.
+        if epoch == self._at and sys.platform not in {"win32", "cygwin", "emscripten", "wasi"}:
             os.kill(os.getpid(), signal.SIGKILL)
-fit(data.load("digits"), more=[Kill()], checkpoint_folder=sys.argv[1])
+
+
+KILLED = """
+import sys
+sys.path.insert(0, "tests")
+from ae_lib import data
+from test_training import Kill, fit
+fit(data.load("digits"), more=[Kill(2)], checkpoint_folder=sys.argv[1])
 """
 
 
-def test_a_killed_run_resumes_to_the_same_weights(digits, tmp_path):
-    class Kill(keras.callbacks.Callback):
-        """As in the killed process, but for the killing."""
-
+def test_a_killed_run_resumes_to_the_same_weights(digits, tmp_path, capsys):
     expected, _ = fit(digits)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, tmp_path], cwd=os.path.dirname(os.path.dirname(__file__))
@@ -429,9 +442,10 @@ def test_a_killed_run_resumes_to_the_same_weights(digits, tmp_path):
     assert killed.returncode == -signal.SIGKILL
     (checkpoint,) = tmp_path.glob("*.npz")
     (tmp_path / f".{checkpoint.name}.1.tmp").write_bytes(b"killed while writing")
-    weights, history = fit(digits, more=[Kill()], checkpoint_folder=tmp_path)
+    weights, history = fit(digits, more=[Kill(99)], checkpoint_folder=tmp_path)
     np.testing.assert_array_equal(weights, expected)
     assert len(history.epoch) == 4
+    assert "Training resumes after epoch 2" in capsys.readouterr().out
 
 
 def test_early_stopping_starts_to_wait_again(digits, tmp_path):
@@ -496,6 +510,80 @@ def test_a_callbacks_options_are_configuration(digits, tmp_path, capsys):
         with pytest.raises(KeyboardInterrupt):
             fit(digits, more=[early, Interrupt(at)], checkpoint_folder=tmp_path)
     assert "resumes" not in capsys.readouterr().out
+
+
+def run_cell(source):
+    """What a notebook's cell, run (again), calls ``made``."""
+    names = {"Reconstruct": training.Reconstruct, "callbacks": keras.callbacks, "tf": tf}
+    exec("from functools import partial, wraps\n" + source, names)
+    return names["made"]
+
+
+SCHEDULE_AND_TASK = """
+def schedule(epoch, rate):
+    return rate * 0.9
+class Task(Reconstruct):
+    def __call__(self, images, seed):
+        return images * 1.0, images
+made = callbacks.LearningRateScheduler(schedule), Task()
+"""
+
+
+@pytest.mark.parametrize("change", [("", ""), ("0.9", "0.5"), ("1.0", "0.7")])
+def test_a_checkpoint_is_of_the_code_of_schedules_and_tasks(digits, tmp_path, capsys, change):
+    scheduler, task = run_cell(SCHEDULE_AND_TASK)
+    with pytest.raises(KeyboardInterrupt):
+        fit(digits, more=[scheduler, Interrupt(2)], checkpoint_folder=tmp_path, task=task)
+    scheduler, task = run_cell(SCHEDULE_AND_TASK.replace(*change))
+    more = [scheduler, Interrupt(99)]
+    weights, history = fit(digits, more=more, checkpoint_folder=tmp_path, task=task)
+    resumed = "Training resumes after epoch 2" in capsys.readouterr().out
+    assert resumed == (change == ("", ""))
+    expected, expected_history = fit(digits, more=[scheduler], task=task)
+    np.testing.assert_array_equal(weights, expected)
+    assert history.history == expected_history.history
+
+
+DECAY = """
+class Decay:
+    def __init__(self, k): self.k = k
+    def __call__(self, epoch, rate): return rate * self.k
+"""
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "made = lambda epoch, rate, k=0.9: rate * k",
+        "k = 0.9\nmade = lambda epoch, rate: rate * k",
+        "made = (lambda k: lambda epoch, rate: rate * k)(0.9)",
+        "made = partial(lambda k, epoch, rate: rate * k, 0.9)",
+        "made = partial(lambda epoch, rate, k: rate * k, k=0.9)",
+        "@tf.function\ndef made(epoch, rate): return rate * 0.9",
+        "class Own(Reconstruct):\n"
+        "    @tf.function\n"
+        "    def __call__(self, images, seed): return images * 0.9, images\n"
+        "made = Own()",
+        "def twice(f): return wraps(f)(lambda epoch, rate: f(epoch, f(epoch, rate)))\n"
+        "made = twice(lambda epoch, rate: rate * 0.9)",
+        DECAY + "made = Decay(0.9)",
+        DECAY + "made = Decay(0.9).__call__",
+        DECAY + "made = Decay([0.9])",
+        DECAY + "class Own(Decay): k = 0.9\nmade = Own(1)",
+        DECAY.replace("self.k\n", "self.k * 0.9\n") + "class Own(Decay): pass\nmade = Own(1)",
+        "class Own(callbacks.EarlyStopping):\n"
+        "    def __init__(self, **options): super().__init__(**options)\n"
+        "made = Own(baseline=0.9)",
+        "class Own(callbacks.LambdaCallback):\n"
+        "    def __init__(self): super().__init__(on_epoch_end=self.show)\n"
+        "    def show(self, epoch, logs): print(0.9)\n"
+        "made = Own()",
+    ],
+)
+def test_whatever_a_schedule_depends_on_is_configuration(source):
+    first, again = (checkpoint._options(run_cell(source)) for _ in range(2))
+    assert first == again
+    assert first != checkpoint._options(run_cell(source.replace("0.9", "0.5")))
 
 
 def test_other_images_are_another_configuration(digits, tmp_path):
@@ -644,6 +732,7 @@ def test_divergence_ends_training_with_advice_and_the_last_good_epoch(digits, tm
         ({"epochs": True}, "epochs is True; expected a whole number"),
         ({"batch_size": 0}, "batch_size is 0; expected"),
         ({"seed": -1}, "seed is -1; expected"),
+        ({"seed": 2**31}, "seed is 2147483648; expected less than 2³¹: choose a smaller one"),
         ({"learning_rate": 0}, "learning_rate is 0; expected a number above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; expected"),
         ({"seed": np.bool_(True)}, "seed is .*True.*; expected a whole number"),
@@ -674,6 +763,98 @@ def test_batch_larger_than_data_is_refused(digits):
 def test_images_of_another_type_are_refused(digits):
     with pytest.raises(StudyError, match="The images are float64 and float32; expected uint8"):
         training.fit(network(), digits.x_train.astype("float64"), digits.x_val, PLAIN)
+
+
+@pytest.mark.parametrize("which", ["x_train", "x_val"])
+@pytest.mark.parametrize(
+    ("convert", "limits"),
+    [
+        (lambda x: x * 255, "0 to 255"),
+        (lambda x: x * 2 - 1, "-1 to 1"),
+        (lambda x: (x - 0.5) / 0.25, "-2 to 2"),
+    ],
+    ids=["bytes", "symmetric", "standardised"],
+)
+def test_floats_outside_0_to_1_are_refused(digits, which, convert, limits):
+    images = {"x_train": digits.x_train, "x_val": digits.x_val}
+    images[which] = convert(images[which])
+    message = f"^The images are float32 and range from {limits}; expected .*scale them.$"
+    with pytest.raises(StudyError, match=message):
+        training.fit(network(), **images, settings=PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({"x_val": np.zeros((0, 784), "uint8")}, r"^x_val is of shape \(0, 784\); expected"),
+        ({"x_val": None}, r"^x_val is NoneType; expected a NumPy array of shape \(n, 784\) with n"),
+        ({"x_train": [[0.0] * 784, [1.0]]}, "^x_train is list; expected a NumPy array"),
+        ({"x_train": np.zeros((200, 28, 28), "uint8")}, r"^x_train is of shape \(200, 28, 28\);"),
+    ],
+)
+def test_what_are_no_images_of_the_model_is_refused(digits, images, message):
+    good = {"x_train": digits.pixels_train, "x_val": digits.pixels_val}
+    with pytest.raises(StudyError, match=message):
+        training.fit(network(), **{**good, **images}, settings=PLAIN)
+
+
+@pytest.fixture
+def half_precision():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    yield
+    keras.config.set_dtype_policy(policy)
+
+
+def test_models_that_compute_in_half_precision_are_refused(digits, half_precision):
+    with pytest.raises(StudyError, match="^The model computes in float16; expected float32: build"):
+        fit(digits)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(784, activation="sigmoid")
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def sequential():
+    return keras.Sequential([keras.layers.Dense(784, activation="sigmoid")])
+
+
+@pytest.mark.parametrize("build", [Subclassed, sequential])
+def test_a_model_without_weights_is_refused_and_stays_keras_own(digits, build):
+    model, x = build(), digits.x_val
+    with pytest.raises(StudyError, match="^The model has no weights yet; expected a built one"):
+        fit(digits, model)
+    model.compile("adam", "binary_crossentropy")
+    assert model.fit(x, x, verbose=0).epoch == [0]
+
+
+@pytest.mark.parametrize("build", [Subclassed, sequential])
+def test_a_model_that_was_called_once_trains_and_resumes(digits, tmp_path, capsys, build):
+    model = build()
+    model(digits.x_val[:1])
+    interrupt(digits, tmp_path, 2, model)
+    _, history = resume(digits, tmp_path, model)
+    assert history.history["loss"] == sorted(history.history["loss"], reverse=True)
+    assert history.epoch == [0, 1, 2, 3]
+    assert "Training resumes after epoch 2" in capsys.readouterr().out
+
+
+def test_a_model_of_images_of_any_size_trains(digits):
+    convolution = keras.layers.Conv2D(1, 3, padding="same", activation="sigmoid")
+    model = keras.Sequential([keras.Input((None, None, 1)), convolution])
+    images = digits.pixels_val[:100].reshape(-1, 28, 28, 1)
+    assert training.fit(model, images, images, PLAIN).epoch == [0, 1, 2, 3]
+
+
+def test_a_single_callback_needs_no_list(digits, tmp_path):
+    stop = keras.callbacks.EarlyStopping(min_delta=10, patience=1)
+    _, history = fit(digits, more=stop, checkpoint_folder=tmp_path)
+    assert history.epoch == [0, 1]
 
 
 # --- variational ---------------------------------------------------------------------------------

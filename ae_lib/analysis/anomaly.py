@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from ae_lib import StudyError
-from ae_lib.data import PIXELS, SIDE
 from ae_lib.metrics import Interval, entropy
 from ae_lib.models import predict_in_batches
 
@@ -13,7 +12,7 @@ from scipy.ndimage import gaussian_filter, rotate
 from scipy.stats import norm, rankdata
 
 
-def relative_error(x, y, sigma=1.0):
+def relative_error(x, y, shape, sigma=1.0):
     """Return the smoothed squared reconstruction error of each image, relative to its ink.
 
     The residual is smoothed by a Gaussian before it is squared. Along an edge that is reconstructed
@@ -23,20 +22,22 @@ def relative_error(x, y, sigma=1.0):
 
     Parameters
     ----------
-    x : float array, shape (n, 784), in [0, 1]
-    y : float array, shape (n, 784) or (n, k, 784)
+    x : float array, shape (n, h · w), in [0, 1]
+    y : float array, shape (n, h · w) or (n, k, h · w)
         Reconstructions by one model, whose errors have shape (n,), or by k: (n, k).
+    shape : (int, int)
+        Height h and width w.
     sigma : float, at least 0
         Standard deviation of the Gaussian, in pixels.
     """
     models = [1] * (y.ndim - 2)
-    residual = y - x.reshape(len(x), *models, PIXELS)
-    smooth = gaussian_filter(residual.reshape(*y.shape[:-1], SIDE, SIDE), sigma, axes=(-2, -1))
+    residual = y - x.reshape(len(x), *models, -1)
+    smooth = gaussian_filter(residual.reshape(*y.shape[:-1], *shape), sigma, axes=(-2, -1))
     ink = np.maximum(x.sum(axis=1), 1)  # an empty image counts as one with a single full pixel
     return np.square(smooth).sum(axis=(-2, -1)) / ink.reshape(-1, *models)
 
 
-def scores(reconstruct, x, sigma=1.0, part=1000):
+def scores(reconstruct, x, shape, sigma=1.0, part=1000):
     """Score images by k models at once.
 
     Returns a dict of ``"mse"``, ``"bce"``, ``"excess_bce"`` (BCE minus the image's entropy) and
@@ -44,9 +45,9 @@ def scores(reconstruct, x, sigma=1.0, part=1000):
 
     Parameters
     ----------
-    reconstruct : callable, (m, 784) → (m, k, 784)
-    x : float32 array, shape (n, 784), in [0, 1]
-    sigma : float
+    reconstruct : callable, (m, h · w) → (m, k, h · w)
+    x : float32 array, shape (n, h · w), in [0, 1]
+    shape, sigma
         As for `relative_error`.
     part : int
         Number of images reconstructed at a time.
@@ -58,7 +59,7 @@ def scores(reconstruct, x, sigma=1.0, part=1000):
         mse = np.asarray(keras.losses.mean_squared_error(target, y))
         bce = np.asarray(keras.losses.binary_crossentropy(target, y))
         excess = bce - entropy(images)[:, None]
-        return np.stack([mse, bce, excess, relative_error(images, y, sigma)], axis=1)
+        return np.stack([mse, bce, excess, relative_error(images, y, shape, sigma)], axis=1)
 
     values = np.ascontiguousarray(predict_in_batches(of_part, x, part).swapaxes(0, 1))
     return dict(zip(("mse", "bce", "excess_bce", "relative"), values, strict=True))
@@ -84,6 +85,18 @@ def threshold(errors, rate):
             f"expected at least {int(np.ceil(1 / rate)) - 1}: raise the rate or hold out more."
         )
     return np.sort(errors)[rank - 1]
+
+
+def p_values(errors, normal):
+    """Return for each error the share of normal images that are as strange, float64 (n,).
+
+    The conformal p-value (1 + #{normal ≥ error}) / (m + 1), which is uniform or larger for an image
+    that is exchangeable with the m normal ones, which the model was not trained on (Vovk, Gammerman
+    and Shafer, "Algorithmic learning in a random world", 2005, chapter 2). ``errors`` are float
+    (n,), ``normal`` float (m,).
+    """
+    below = np.searchsorted(np.sort(normal), errors, side="left")
+    return (1 + len(normal) - below) / (len(normal) + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,7 +181,7 @@ def average(aurocs):
 
 
 def side_by_side(sets):
-    """Stack k sets of images, shape (n_i, 784), to one of shape (max n_i, k, 784).
+    """Stack k sets of images, shape (n_i, d), to one of shape (max n_i, k, d).
 
     `ae_lib.models.stacked` takes them so. Smaller sets are repeated to the length of the largest.
     """
@@ -176,40 +189,42 @@ def side_by_side(sets):
     return np.stack([images[np.arange(n) % len(images)] for images in sets], axis=1)
 
 
-def _gaussian_noise(x, strength, rng):
+def _gaussian_noise(x, _, strength, rng):
     return x + rng.normal(0, strength, x.shape)
 
 
-def _salt_and_pepper(x, strength, rng):
+def _salt_and_pepper(x, _, strength, rng):
     return np.where(rng.random(x.shape) < strength, rng.integers(0, 2, x.shape), x)
 
 
-def _occlusion(x, strength, rng):
+def _occlusion(x, shape, strength, rng):
     ends = x.cumsum(axis=1)
     # A pixel, drawn in proportion to its ink.
     middle = (ends < rng.random((len(x), 1)) * ends[:, -1:]).sum(axis=1)
     inside = np.ones(x.shape, bool)
-    for axis, at in zip(np.divmod(np.arange(PIXELS), SIDE), divmod(middle, SIDE), strict=True):
+    for axis, at in zip(
+        np.divmod(np.arange(x.shape[1]), shape[1]), divmod(middle, shape[1]), strict=True
+    ):
         offset = axis - at[:, None]
         inside &= (-strength / 2 <= offset) & (offset < strength / 2)
     return np.where(inside, 0, x)
 
 
-def _inversion(x, strength, _):
+def _inversion(x, _, strength, rng):
     return x + strength * (1 - 2 * x)
 
 
-def _rotation(x, strength, _):
-    pictures = x.reshape(-1, SIDE, SIDE)
+def _rotation(x, shape, strength, _):
+    pictures = x.reshape(-1, *shape)
     return rotate(pictures, strength, axes=(2, 1), reshape=False, order=1).reshape(x.shape)
 
 
-def _blur(x, strength, _):
-    return gaussian_filter(x.reshape(-1, SIDE, SIDE), strength, axes=(1, 2)).reshape(x.shape)
+def _blur(x, shape, strength, _):
+    return gaussian_filter(x.reshape(-1, *shape), strength, axes=(1, 2)).reshape(x.shape)
 
 
-def _shuffled_pixels(x, strength, rng):
-    moved = np.flatnonzero(rng.random(PIXELS) < strength)
+def _shuffled_pixels(x, _, strength, rng):
+    moved = np.flatnonzero(rng.random(x.shape[1]) < strength)
     shuffled = x.copy()
     shuffled[:, moved] = x[:, rng.permutation(moved)]
     return shuffled
@@ -226,8 +241,8 @@ CORRUPTIONS = {
 }
 
 
-def corrupt(x, kind, strength, seed=0):
-    """Corrupt images, float32 (n, 784), in [0, 1], and so is the result.
+def corrupt(x, shape, kind, strength, seed=0):
+    """Corrupt images, float32 (n, h · w), in [0, 1], of ``shape`` (h, w), and so is the result.
 
     ``kind`` is one of `CORRUPTIONS`, which names the unit of its ``strength``. Salt and pepper
     makes pixels empty or full, occlusion empties a square around a pixel that is drawn in
@@ -238,5 +253,5 @@ def corrupt(x, kind, strength, seed=0):
         raise StudyError(
             f"The corruption is {kind!r}; expected one of {', '.join(CORRUPTIONS)}: change it."
         )
-    damaged = CORRUPTIONS[kind][0](x, strength, np.random.default_rng(seed))
+    damaged = CORRUPTIONS[kind][0](x, shape, strength, np.random.default_rng(seed))
     return np.clip(damaged, 0, 1).astype("float32")

@@ -23,7 +23,7 @@ from ae_lib import StudyError
 # Their parts stand in modules of their own, and serve the codec only.
 from ae_lib.analysis import codec_layers
 from ae_lib.analysis.codec_stream import VERSION, pack, unpack
-from ae_lib.data import PIXELS, as_flat_images
+from ae_lib.data import as_flat_images
 from ae_lib.models import mean_encoder
 from ae_lib.training import fit
 
@@ -50,7 +50,7 @@ class Codec:
     Attributes
     ----------
     encoder : tuple of codec_layers.Layer and codec_layers.Network
-        Images, float32 (n, 784) in [0, 1], to coordinates, float32 (n, d) with training mean 0.
+        Images, float32 (n, pixels) in [0, 1], to coordinates, float32 (n, d) with training mean 0.
     decoder : tuple of Layer and Network, the first one a Layer
         Coordinates to images. With d + 1 inputs, the last one is the logarithm of the step.
     first : int32 array, shape (d,)
@@ -73,11 +73,20 @@ class Codec:
         return f"Codec of {len(self.first)} coordinates counted on {self.counts[0].sum():,} images"
 
     def encode(self, images):
-        """Return the coordinates, float32 (n, d), of images as `as_flat_images` takes them."""
-        return codec_layers.run(self.encoder, as_flat_images(images))
+        """Return the coordinates, float32 (n, d), of images as `as_flat_images` takes them.
+
+        `StudyError` if they have another number of pixels than the training images.
+        """
+        flat, pixels = as_flat_images(images), self.encoder[0].inputs
+        if flat.shape[1] != pixels:
+            raise StudyError(
+                f"The images have {flat.shape[1]} pixels each; expected {pixels}, as the codec's "
+                "training images: resample them."
+            )
+        return codec_layers.run(self.encoder, flat)
 
     def decode(self, coordinates, step):
-        """Return images, float32 (n, 784), of coordinates (n, d) rounded with this step."""
+        """Return images, float32 (n, pixels), of coordinates (n, d) rounded with this step."""
         coordinates = np.asarray(coordinates, "float32")
         if len(self.decoder[0].weights) > len(self.first):
             log_step = np.full(len(coordinates), math.log(step), "float32")
@@ -168,10 +177,10 @@ def from_autoencoder(encoder, decoder, images, rounding=0.5, metric_images=300):
 
     Parameters
     ----------
-    encoder, decoder : keras.Model, (n, 784) → (n, d) and (n, d) → (n, 784)
+    encoder, decoder : keras.Model, (n, pixels) → (n, d) and back
         Layers in a row, as the builders of `ae_lib.models` make them: dense ones with linear, ReLU
         or sigmoid activation, and `codec_layers.NETWORK_LAYERS`. A `GaussianCode` gives its mean.
-    images : uint8 or float array, shape (n, 784)
+    images : uint8 or float array, shape (n, pixels)
         The training images, on whose codes everything is fitted.
     rounding : float, in (0, 0.5]
         See `Codec`.
@@ -198,13 +207,13 @@ def tuned(codec, images, validation, settings, steps):
     drawn log-uniformly between ``steps``, a pair. The encoder, and so every code, stays as it is.
 
     ``codec`` is one of `from_autoencoder`; ``images`` and ``validation`` are uint8 or float32,
-    shape (n, 784); ``settings`` are `ae_lib.training.Settings`. Returns the new codec and a
+    shape (n, pixels); ``settings`` are `ae_lib.training.Settings`. Returns the new codec and a
     keras.callbacks.History. Raises `StudyError` if the decoder's first layer is not dense.
     """
     encoder = codec_layers.to_keras(codec.encoder, trainable=False)
     decoder = codec_layers.to_keras(_with_step_input(codec.decoder))
     rounding = _RandomStep(steps, codec.rounding, settings.seed)
-    inputs = keras.Input((PIXELS,))
+    inputs = keras.Input((codec.encoder[0].inputs,))
     outputs = keras.Sequential([*encoder, rounding, *decoder])(inputs)
     history = fit(keras.Model(inputs, outputs), images, validation, settings)
     return replace(codec, decoder=codec_layers.from_keras(decoder)), history
@@ -257,7 +266,8 @@ def compress(images, codec, step):
 def decompress(stream, codec):
     """Decode a stream that `compress` made with the same codec.
 
-    Returns float32 images, shape (n, 784), in [0, 1]. Raises `StudyError` as `stream.unpack` does.
+    Returns float32 images, shape (n, pixels), in [0, 1]. Raises `StudyError` as `stream.unpack`
+    does.
     """
     symbols, step = unpack(stream, codec)
     return codec.decode(codec.dequantise(symbols, step), step)
@@ -361,7 +371,8 @@ def _check(codec):
     if not counts[:, 0].all() or len(set(counts.sum(axis=1).tolist())) > 1:
         raise ValueError("the counts are not of the same images in every coordinate")
     # Layers that do not fit each other raise errors here, not when the first stream is read.
-    coordinates = codec.encode(np.zeros((1, PIXELS), "float32"))
+    pixels = codec.encoder[0].inputs
+    coordinates = codec.encode(np.zeros((1, pixels), "float32"))
     images = codec.decode(coordinates[:, :d], CELL)
-    if coordinates.shape != (1, d) or images.shape != (1, PIXELS) or not np.isfinite(images).all():
+    if coordinates.shape != (1, d) or images.shape != (1, pixels) or not np.isfinite(images).all():
         raise ValueError(f"the layers give {coordinates.shape} coordinates, {images.shape} pixels")

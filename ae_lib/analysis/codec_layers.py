@@ -28,7 +28,7 @@ SLOPES = {
     "clip": lambda x: (x > 0) & (x < 1),
 }
 # A file may name no other layers that Keras runs, and nothing of them but plain values.
-NETWORK_LAYERS = ("Reshape", "Flatten", "Conv2D", "Conv2DTranspose")
+NETWORK_LAYERS = ("Reshape", "Flatten", "Conv2D", "Conv2DTranspose", "Cropping2D")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +38,8 @@ class Layer:
     weights: np.ndarray
     bias: np.ndarray
     activation: str
+
+    inputs = property(lambda self: len(self.weights))
 
     def __call__(self, x):
         return ACTIVATIONS[self.activation](x @ self.weights + self.bias)
@@ -73,6 +75,8 @@ class Network:
 
     config: str
     arrays: tuple
+
+    inputs = property(lambda self: json.loads(self.config)["inputs"])
 
     def __call__(self, x):
         return predict_in_batches(self._model, x)

@@ -45,16 +45,16 @@ def evaluate(name, autoencoder, images, equal_error=0.015, penalties=(0.01, 0.1)
     return {
         f"{name}.parameters": autoencoder.count_params(),
         f"{name}.latent_dim": encoder.output_shape[1],
-        **reconstruction(name, x, reconstruct(x), seed),
+        **reconstruction(name, x, reconstruct(x), images.shape, seed),
         **features(name, encode, images, penalties, seed),
         **compression(name, model_codec, x, equal_error, seed),
         **duration(name, reconstruct, x),
     }
 
 
-def reconstruction(name, x, y, seed=0):
+def reconstruction(name, x, y, shape, seed=0):
     """Return the intervals of `ae_lib.metrics.SCORES` of reconstructions ``y`` of images ``x``."""
-    scores = metrics.score(x, y)
+    scores = metrics.score(x, y, shape)
     return {f"{name}.test.{s}": metrics.interval(scores[s], seed) for s in metrics.SCORES}
 
 
@@ -63,19 +63,14 @@ def features(name, encode, images, penalties=(0.01, 0.1), seed=0):
 
     Parameters
     ----------
-    encode : callable, (n, 784) → (n, d)
+    encode : callable, (n, pixels) → (n, d)
     images : ae_lib.data.Dataset
     penalties : sequence of float
         Candidates for the ``c`` of `latent.linear_probe`; the validation images choose.
     seed : int, of the bootstrap resampling
     """
-    train, val, test = map(encode, (images.x_train, images.x_val, images.x_test))
-    near = latent.neighbours(train, test, 5)
-    labels = {f"knn{k}_accuracy": latent.vote(images.y_train, near[:, :k]) for k in (1, 5)}
-    probes = [latent.linear_probe(train, images.y_train, c) for c in penalties]
-    best = max(probes, key=lambda probe: probe.score(val, images.y_val))
-    labels["linear_probe_accuracy"] = best.predict(test)
-    hits = {score: predicted == images.y_test for score, predicted in labels.items()}
+    codes = map(encode, (images.x_train, images.x_val, images.x_test))
+    hits = latent.hits(codes, images, penalties)
     return {f"{name}.test.{score}": metrics.interval(hit, seed) for score, hit in hits.items()}
 
 
@@ -88,7 +83,7 @@ def compression(name, model_codec, x, error, seed=0):
     Parameters
     ----------
     model_codec : ae_lib.analysis.codec.Codec
-    x : float32 array, shape (n, 784), in [0, 1]
+    x : float32 array, shape (n, pixels), in [0, 1]
     error : float, mean squared error per pixel of ``x``
     """
     from ae_lib.analysis import codec
@@ -113,8 +108,9 @@ def compression(name, model_codec, x, error, seed=0):
 def detection(name, autoencoder, images, settings, task, seed=0):
     """Return the mean AUROC in the one-class protocol of 06_detect_anomalies, with its interval.
 
-    For each class a network of the same layers is trained on the training images of this class
-    alone; the score is the squared error. The interval is over test images, not over seeds.
+    For each class that has training, validation and test images a network of the same layers is
+    trained on the training images of this class alone; the score is the squared error. The interval
+    is over test images, not over seeds. Nothing is returned if there are fewer than two classes.
 
     Parameters
     ----------
@@ -129,7 +125,9 @@ def detection(name, autoencoder, images, settings, task, seed=0):
     import keras
 
     epochs, batch_size, rate, compiler = settings
-    classes = np.unique(images.y_train)
+    classes = images.everywhere
+    if len(classes) < 2:
+        return {}
     train = anomaly.side_by_side([images.pixels_train[images.y_train == k] for k in classes])
     val = anomaly.side_by_side([images.pixels_val[images.y_val == k] for k in classes])
     decay = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(train) // batch_size))

@@ -15,6 +15,28 @@ from sklearn.neighbors import NearestNeighbors
 SPECTRAL_RADIUS = 0.99
 
 
+def possible_sizes(labels, sizes, least=1):
+    """Make sizes of balanced draws possible: whole multiples of the number of classes.
+
+    Rounded down, to at least ``least`` images of each class and at most as many as the smallest
+    has; what is changed is printed. Raises `StudyError` if the smallest class has fewer.
+    """
+    classes, members = np.unique(labels, return_counts=True)
+    k, most = len(classes), int(members.min())
+    if most < least:
+        raise StudyError(
+            f"The smallest of {k} classes has {most} training images; expected at least {least}, "
+            "as many as folds of the cross-validation: lower folds, or add images."
+        )
+    possible = sorted({k * min(max(size // k, least), most) for size in sizes})
+    if possible != sorted(sizes):
+        print(
+            f"sizes are {possible} instead of {sizes}: multiples of {k} classes, at most {most} of "
+            "each"
+        )
+    return possible
+
+
 def balanced_draws(labels, sizes, count, seed=0):
     """Draw labelled images, equally many of each class.
 

@@ -48,7 +48,12 @@ def vote(labels, nearest):
 
 
 def purity(labels, nearest):
-    """Return the share of each query's neighbours with the label that `vote` gives; float64."""
+    """Return the share of each query's neighbours with the label that `vote` gives; float64.
+
+    NaN if all labels are the same, among which neighbours cannot but agree.
+    """
+    if len(np.unique(labels)) < 2:
+        return np.full(len(nearest), np.nan)
     return (labels[nearest] == vote(labels, nearest)[:, None]).mean(axis=1)
 
 
@@ -74,7 +79,11 @@ def linear_probe(features, labels, c=0.1, tolerance=3e-4):
     tolerance : float
         L-BFGS stops when no component of the gradient of the mean loss is larger.
     """
-    _check_classes(labels)
+    if len(np.unique(labels)) < 2:
+        raise StudyError(
+            f"All {len(labels)} labels are {labels[0]}; expected at least two classes: give every "
+            "image its label."
+        )
     # The limit on iterations is not met; scikit-learn's default of 100 would be.
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=tolerance, max_iter=5000))
     # The products are so thin that a second thread waits more than it works.
@@ -82,12 +91,31 @@ def linear_probe(features, labels, c=0.1, tolerance=3e-4):
         return probe.fit(features, labels)
 
 
-def _check_classes(labels):
+def hits(codes, images, penalties=(0.1,), near=None):
+    """Tell which test images k-NN and a linear probe classify rightly from their codes.
+
+    Parameters
+    ----------
+    codes : three float arrays, shape (n, d)
+        Of the training, validation and test images.
+    images : ae_lib.data.Dataset
+    penalties : sequence of float
+        Candidates for the ``c`` of `linear_probe`; the validation images choose.
+    near : int array, shape (m, k), optional
+        The `neighbours` of the test images, at least five, if they are known.
+
+    Returns a dict of ``knn1_accuracy``, ``knn5_accuracy`` and ``linear_probe_accuracy`` to float64
+    arrays, shape (m,), of 0 and 1; or of NaN if the training images are of a single class.
+    """
+    (train, val, test), labels, truth = codes, images.y_train, images.y_test
+    near = neighbours(train, test, 5) if near is None else near
+    predicted = {f"knn{k}_accuracy": vote(labels, near[:, :k]) for k in (1, 5)}
     if len(np.unique(labels)) < 2:
-        raise StudyError(
-            f"All {len(labels)} labels are {labels[0]}; expected at least two classes: give every "
-            "image its label."
-        )
+        return dict.fromkeys([*predicted, "linear_probe_accuracy"], np.full(len(truth), np.nan))
+    probes = [linear_probe(train, labels, c) for c in penalties]
+    best = max(probes, key=lambda probe: probe.score(val, images.y_val))
+    predicted["linear_probe_accuracy"] = best.predict(test)
+    return {score: (found == truth).astype("float64") for score, found in predicted.items()}
 
 
 def pixel_metric(codes, images):
@@ -98,7 +126,7 @@ def pixel_metric(codes, images):
     codes · B, gives codes the scale of pixels: with B Bᵀ = L Lᵀ, ‖z L − z′ L‖ is the distance
     between the predicted images. PCA's codes have this scale as they are.
 
-    ``codes``, float (n, d), and ``images``, float (n, 784), are those of the training images.
+    ``codes``, float (n, d), and ``images``, float (n, pixels), are those of the training images.
     Returns L, shape (d, d), of the codes' dtype; codes in the new metric are ``codes @ L``.
     """
     centred = np.asarray(codes, "float64") - codes.mean(axis=0, dtype="float64")
@@ -156,8 +184,8 @@ def unit_costs(decode, images, codes, means):
 
     Parameters
     ----------
-    decode : callable, (n, d) → (n, 784)
-    images, codes : float arrays, shapes (n, 784) and (n, d)
+    decode : callable, (n, d) → (n, pixels)
+    images, codes : float arrays, shapes (n, pixels) and (n, d)
     means : float array, shape (d,)
         What each unit is held at.
     """
@@ -184,11 +212,12 @@ def unlike_pairs(labels, count, seed=0):
     """Draw pairs of images of different classes, by their labels, int (n,).
 
     Returns indices, int (2, count): the first of each pair is uniform over the images, the second
-    over those of other classes. Raises `StudyError` if all labels are the same.
+    over those of other classes, or over all other images if all labels are the same.
     """
-    _check_classes(labels)
     rng = np.random.default_rng(seed)
     first = rng.integers(len(labels), size=count)
+    if len(np.unique(labels)) < 2:
+        labels = np.arange(len(labels))
     second = [rng.choice(np.flatnonzero(labels != labels[i])) for i in first]
     return np.stack([first, second])
 

@@ -16,17 +16,17 @@ from scipy.special import logsumexp
 
 
 def binarised(images, seed=0):
-    """Draw binary images, float32 (n, 784): each pixel is 1 with its grey value as probability.
+    """Draw binary images, float32 (n, pixels): each pixel is 1 with its grey value as probability.
 
     Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
-    ``images`` are float, shape (n, 784), in [0, 1].
+    ``images`` are float, shape (n, pixels), in [0, 1].
     """
     uniform = np.random.default_rng(seed).random(images.shape, dtype="float32")
     return (uniform < images).astype("float32")  # uniform is below 1: white stays white
 
 
 def posterior(encoder, x):
-    """Return mean and log-variance of q(z | x), float32 (n, d) each, for images x, shape (n, 784).
+    """Return mean and log-variance of q(z | x), float32 (n, d) each, for images x, (n, pixels).
 
     ``encoder`` is that of `ae_lib.models.variational_autoencoder`.
     """
@@ -42,7 +42,7 @@ def kl_terms(mean, log_variance):
 def bernoulli(decoder):
     """Return log p(x | z) of binary pixels as a function, from the decoder's logits.
 
-    The function maps tensors x (n, 784) and z (n, s, d) to shape (n, s). With logits l it is
+    The function maps tensors x (n, pixels) and z (n, s, d) to shape (n, s). With logits l it is
     x·l − Σ log(1 + exp l). Without the sigmoid nothing has to be clipped. Weights are shared with
     the decoder. Raises `StudyError` if its last layer is not dense with a sigmoid.
     """
@@ -70,11 +70,11 @@ def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_
 
     Parameters
     ----------
-    x : float32 array, shape (n, 784)
+    x : float32 array, shape (n, pixels)
     mean, log_variance : float32 arrays, shape (n, d)
         Of q(z | x), from which the codes are drawn.
     log_likelihood : callable
-        Tensors x (m, 784) and z (m, s, d) to log p(x | z), shape (m, s); compiled by XLA.
+        Tensors x (m, pixels) and z (m, s, d) to log p(x | z), shape (m, s); compiled by XLA.
     samples, seed : int
         Number of codes per image, and the seed of their draws.
     rows : int
@@ -168,7 +168,7 @@ def active_units(means, threshold=0.01):
 class BernoulliMixture:
     """A mixture of images of independent binary pixels: the baseline for other models.
 
-    ``shares``, shape (k,), are the components' probabilities; ``probabilities``, shape (k, 784),
+    ``shares``, shape (k,), are the components' probabilities; ``probabilities``, shape (k, pixels),
     those of a 1 in each pixel.
     """
 
@@ -176,7 +176,7 @@ class BernoulliMixture:
     probabilities: np.ndarray
 
     def joint(self, x):
-        """Return log p(x, component), float32 (n, k), for binary images of shape (n, 784)."""
+        """Return log p(x, component), float32 (n, k), for binary images of shape (n, pixels)."""
         odds = np.log(self.probabilities) - np.log1p(-self.probabilities)
         constant = np.log1p(-self.probabilities).sum(axis=1) + np.log(self.shares)
         return x @ odds.T.astype("float32") + constant.astype("float32")
@@ -191,7 +191,7 @@ def fit_mixture(x, components, iterations=30, seed=0):
 
     Bishop, "Pattern recognition and machine learning", 2006, section 9.3.3. One imaginary image,
     the mean image, is added to each component, so that no pixel is impossible. ``x`` is float32,
-    shape (n, 784), of zeros and ones; 1 component makes the pixels independent; the seed draws the
+    (n, pixels), of zeros and ones; 1 component makes the pixels independent; the seed draws the
     images that components start from. Raises `StudyError` for fewer images than components.
     """
     if not 1 <= components <= len(x):

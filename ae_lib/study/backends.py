@@ -46,7 +46,7 @@ def operations(network, images, validation):
 
 
 def pixels(dataset, images, validation):
-    """Load training and validation images, uint8 (n, 784), repeated until there are enough."""
+    """Load training and validation images, uint8 (n, pixels), repeated until there are enough."""
     loaded = data.load(dataset)
     parts = (loaded.pixels_train, images), (loaded.pixels_val, validation)
     return tuple(part[np.arange(n) % len(part)] for part, n in parts)
@@ -181,7 +181,7 @@ def loss_of(network, operations, convert):
         mean, log_variance = posterior[:, :size], posterior[:, size:]
         kl = (mean**2 + exp(log_variance) - 1 - log_variance).sum(1).mean() / 2
         code = mean + exp(log_variance / 2) * normal(mean.shape)
-        return bce(decode(weights[1], code), binary) + kl / data.PIXELS
+        return bce(decode(weights[1], code), binary) + kl / images.shape[1]
 
     return weights, negative_elbo if is_variational(network) else reconstruction
 
@@ -250,7 +250,7 @@ def jax_scan(turns, train, val, batch_size, network):
     import optax
 
     x, v = (jax.numpy.asarray(data.as_flat_images(part)) for part in (train, val))
-    val_batches = v.reshape(-1, min(VALIDATION_BATCH, len(v)), data.PIXELS)
+    val_batches = v.reshape(-1, min(VALIDATION_BATCH, len(v)), v.shape[1])
     full = len(x) // batch_size * batch_size
     optimizer = optax.adam(LEARNING_RATE, eps=1e-7)
     operations = {"Dense": lambda x, w, b: x @ w + b, "relu": jax.nn.relu, "exp": jax.numpy.exp}

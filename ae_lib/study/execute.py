@@ -21,7 +21,14 @@ from pathlib import Path
 from ae_lib import StudyError
 from ae_lib.run import MAY_READ, PROJECT, explained_write_errors, reports_folder, write_bytes
 from ae_lib.study import graph
-from ae_lib.study.fingerprint import PACKAGES, fingerprint, fingerprints, out_of_date, results_of
+from ae_lib.study.fingerprint import (
+    PACKAGES,
+    fingerprint,
+    fingerprints,
+    out_of_date,
+    results_of,
+    too_few_classes,
+)
 
 from tqdm import tqdm
 
@@ -29,6 +36,15 @@ THREADS = (
     "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",  # TensorFlow
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",  # NumPy
 )  # fmt: skip
+
+
+CLEAN = {  # what keeps the user's own configuration out of a kernel
+    "MATPLOTLIBRC": os.devnull,
+    "MPLBACKEND": "",  # figures go into the notebook
+    "PYTHONSTARTUP": "",
+    "PYTHONUTF8": "1",
+    "JUPYTER_PREFER_ENV_PATH": "1",  # the environment's kernelspec, not one of the user's
+}
 
 
 def say(text):
@@ -98,6 +114,7 @@ def make_tasks(profile):
             "changed": changed,  # alone are injected, so that nothing is where nothing is changed
             "needed": {need: current[need] for need in profile.needs[name]},
             "fingerprint": current[name],
+            "left_out": too_few_classes(parameters),
         }
     return tasks
 
@@ -125,6 +142,8 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
         # Otherwise a first notebook would take all of a GPU's memory from its neighbours.
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
+    os.environ.pop("JUPYTER_PATH", None)
+    os.environ.update(CLEAN)
     kernel = {"env": {**os.environ, **environment, **fixed}, "cwd": folder}
     if graph.FOLDER.is_dir():  # it is not on another machine
         kernel["cwd"] = graph.FOLDER
@@ -147,6 +166,7 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
         "git_commit": git_commit(),
         "fingerprint": task["fingerprint"],
         "results": results_of(folder, name),
+        **{key: notebook.metadata.pop(key) for key in ("left_out",) if key in notebook.metadata},
     }
     with explained_write_errors(folder):
         write_bytes(folder / f"{name}.ipynb", nbformat.writes(notebook).encode())
@@ -168,6 +188,10 @@ def _notebook_of(task):
             "the one that made the task; expected the same: install the same commit with its lock "
             "and copy the data, or, if files were changed meanwhile, start again."
         )
+    tagged = [cell for cell in notebook.cells if "classes" in cell.metadata.get("tags", [])]
+    for cell in tagged if task["left_out"] else ():
+        cell.source = f"print({'left out: ' + task['left_out']!r})"
+        notebook.metadata["left_out"] = task["left_out"]
     if task["changed"]:
         tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
         position = next(i for i, own in enumerate(tags) if "parameters" in own) + 1
@@ -192,6 +216,7 @@ async def _run_cells(notebook, kernel, log, tell, minutes):
     limit = asyncio.timeout(minutes and 60 * minutes)
     try:
         with tempfile.TemporaryDirectory(prefix="kernel-") as sockets, log.open("w") as file:
+            kernel["env"]["IPYTHONDIR"] = sockets  # without a profile
             # Files, since another process can take the ports of a kernel that is starting.
             manager = {"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}
             client = Client(notebook, kernel_name="python3", config=Config(KernelManager=manager))
@@ -287,8 +312,12 @@ def _cpu():
 
 def git_commit():
     """The commit of the checkout, with ``-dirty`` if it was changed since; None outside one."""
-    if not shutil.which("git"):
+
+    def git(*command):
+        done = subprocess.run(["git", *command], cwd=PROJECT, capture_output=True, check=False)
+        return done.stdout.decode().strip()
+
+    # The project may have been unpacked inside another repository.
+    if not shutil.which("git") or Path(git("rev-parse", "--show-toplevel")) != PROJECT.resolve():
         return None
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-    described = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    return described.stdout.strip() or None
+    return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*") or None  # no tag

@@ -35,7 +35,8 @@ def fingerprint(name, notebook, parameters, needed):
     except (SyntaxError, tokenize.TokenError) as error:
         raise StudyError(f"{name} is not valid Python ({error}): correct it.") from error
     named = {key: value for key, value in parameters.items() if key != "profile"}
-    images = {key: _images(named[key]) for key in graph.DATASETS if key in named}
+    size = named.get("image_size")
+    images = {key: _images(named[key], size) for key in graph.DATASETS if key in named}
     files = [sweep_table(named[key]) for key in graph.SWEEPS if key in named]
     if name in graph.READS_REFERENCE:
         files += REFERENCE.glob(f"{parameters['profile']}.json")
@@ -135,10 +136,36 @@ def _parsed(source):
     return code_of(source), _imports(source)
 
 
-def _images(name):
+def _images(name, size):
     """What tells images from others of the same name; None if a notebook does without them."""
     if name == "mnist":
         return data.MNIST_MD5  # checked whenever they are loaded
     if name in ("any", "digits") or (name in data.TITLES and not data.local_file(name)):
         return None
-    return data.load(name).md5
+    loaded = _loaded(name, tuple(size or ()), _stat(data.local_file(name)))
+    return [loaded["md5"], loaded["classes"]]
+
+
+def too_few_classes(parameters):
+    """Why cells tagged "classes" are left out of a notebook with these parameters, or None."""
+    name, size = parameters.get("dataset", "any"), tuple(parameters.get("image_size") or ())
+    if name == "any" or name in data.TITLES:
+        return None
+    count = _loaded(name, size, _stat(data.local_file(name)))["everywhere"]
+    return None if count > 1 else f"it needs two classes in every split, and there are {count}"
+
+
+@functools.lru_cache(maxsize=10)
+def _loaded(name, size, stat):
+    loaded = data.load(name, image_size=size)
+    classes = loaded.classes.tolist()
+    return {"md5": loaded.md5, "classes": classes, "everywhere": len(loaded.everywhere)}
+
+
+def _stat(path):
+    """What changes with a file, or with any file of a folder; to read them all takes longer."""
+    if path is None:
+        return None
+    files = sorted(file for file in path.rglob("*")) if path.is_dir() else [path]
+    stats = [(str(file), file.stat()) for file in files]
+    return hash(tuple((f, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for f, s in stats))

@@ -34,8 +34,13 @@ NEEDS = {
         "06_detect_anomalies", "09_train_convolutional", "10_train_variational",
     ],
     "13_study_latent_size": [],
+    "14_use_your_own_images": [],
 }  # fmt: skip
-OWN_PROFILE = {"11_benchmark": "benchmark", "13_study_latent_size": "latent_size"}  # run no others
+OWN_PROFILE = {  # run no others
+    "11_benchmark": "benchmark",
+    "13_study_latent_size": "latent_size",
+    "14_use_your_own_images": "own_images",
+}
 READS_REFERENCE = {"12_compare_models"}
 DATASETS = ("dataset", "other_dataset")  # parameters that name the images a notebook reads
 SWEEPS = ("sweep", "bottleneck_sweep")  # parameters that name the sweeps whose tables it reads
@@ -219,5 +224,5 @@ def check_parameters(file, section, parameters, known):
             raise StudyError(f"{where}, which is {type(value).__name__}; expected {kind}.")
         if name == "model" and value not in MODELS:
             raise StudyError(f"{where}; expected one of {', '.join(MODELS)}.")
-        if name == "seed" and value < 0:
-            raise StudyError(f"{where}; expected a whole number of at least 0.")
+        if name == "seed" and not 0 <= value < 2**31:
+            raise StudyError(f"{where}; expected a whole number from 0 to 2³¹ − 1.")

@@ -18,24 +18,31 @@ def test_relative_error_forgives_a_shifted_edge_and_not_a_missing_stroke():
     broken[0, 12:14, 12:16] = 0  # as much squared error as the moved stroke
     x, moved, broken = (images.reshape(1, 784) for images in (x, moved, broken))
     assert np.square(moved - x).sum() == pytest.approx(np.square(broken - x).sum())
-    assert anomaly.relative_error(x, broken)[0] > 1.3 * anomaly.relative_error(x, moved)[0]
+    assert (
+        anomaly.relative_error(x, broken, (28, 28))[0]
+        > 1.3 * anomaly.relative_error(x, moved, (28, 28))[0]
+    )
 
 
 def test_relative_error_without_smoothing_is_squared_error_by_ink(digits):
     x, y = digits.x_test[:5], digits.x_test[5:10]
     expected = np.square(y - x).sum(axis=1) / x.sum(axis=1)
-    np.testing.assert_allclose(anomaly.relative_error(x, y, sigma=0), expected, rtol=1e-5)
-    both = anomaly.relative_error(x, np.stack([y, x], axis=1), sigma=1)
-    np.testing.assert_allclose(both[:, 0], anomaly.relative_error(x, y, sigma=1), rtol=1e-5)
+    np.testing.assert_allclose(anomaly.relative_error(x, y, (28, 28), sigma=0), expected, rtol=1e-5)
+    both = anomaly.relative_error(x, np.stack([y, x], axis=1), (28, 28), sigma=1)
+    np.testing.assert_allclose(
+        both[:, 0], anomaly.relative_error(x, y, (28, 28), sigma=1), rtol=1e-5
+    )
     assert (both[:, 1] == 0).all()
-    assert np.isfinite(anomaly.relative_error(np.zeros((1, 784)), np.ones((1, 784)))).all()
+    assert np.isfinite(
+        anomaly.relative_error(np.zeros((1, 784)), np.ones((1, 784)), (28, 28))
+    ).all()
 
 
 def test_scores_are_those_of_the_whole_whatever_the_parts(digits):
     x = digits.x_test[:7]
     y = np.stack([digits.x_train[:7].clip(0.05, 0.95), np.full_like(x, 0.5)], axis=1)
     given = iter([y[:3], y[3:6], y[6:]])
-    found = anomaly.scores(lambda images: next(given), x, part=3)
+    found = anomaly.scores(lambda images: next(given), x, (28, 28), part=3)
     for k in range(2):
         np.testing.assert_allclose(found["mse"][:, k], metrics.mse(x, y[:, k]), rtol=1e-4)
         np.testing.assert_allclose(found["bce"][:, k], metrics.bce(x, y[:, k]), rtol=1e-3)
@@ -43,7 +50,7 @@ def test_scores_are_those_of_the_whole_whatever_the_parts(digits):
             found["excess_bce"][:, k], metrics.bce(x, y[:, k]) - metrics.entropy(x), atol=1e-3
         )
         np.testing.assert_allclose(
-            found["relative"][:, k], anomaly.relative_error(x, y[:, k]), rtol=1e-5
+            found["relative"][:, k], anomaly.relative_error(x, y[:, k], (28, 28)), rtol=1e-5
         )
 
 
@@ -144,32 +151,36 @@ def test_corruptions_are_seeded_in_range_and_grow(digits, kind):
     weak, strong = {"occlusion": (4, 12), "rotation": (10, 60), "blur": (0.5, 2)}.get(
         kind, (0.05, 0.6)
     )
-    damaged = anomaly.corrupt(x, kind, weak, seed=3)
-    np.testing.assert_array_equal(damaged, anomaly.corrupt(x, kind, weak, seed=3))
+    damaged = anomaly.corrupt(x, (28, 28), kind, weak, seed=3)
+    np.testing.assert_array_equal(damaged, anomaly.corrupt(x, (28, 28), kind, weak, seed=3))
     assert damaged.shape == x.shape
     assert damaged.dtype == np.float32
     assert damaged.min() >= 0
     assert damaged.max() <= 1
-    changed = [np.square(anomaly.corrupt(x, kind, s, seed=3) - x).mean() for s in (weak, strong)]
+    changed = [
+        np.square(anomaly.corrupt(x, (28, 28), kind, s, seed=3) - x).mean() for s in (weak, strong)
+    ]
     assert 0 < changed[0] < changed[1]
 
 
 def test_corruptions_do_what_they_say(digits):
     x = digits.x_test[:50]
-    np.testing.assert_allclose(anomaly.corrupt(x, "inversion", 1.0), 1 - x, atol=1e-6)
+    np.testing.assert_allclose(anomaly.corrupt(x, (28, 28), "inversion", 1.0), 1 - x, atol=1e-6)
     full = np.ones((200, 784), "float32")
     for side in (5, 6):  # the largest hole is the whole square; near a border it is cut
-        assert (anomaly.corrupt(full, "occlusion", side) == 0).sum(axis=1).max() == side**2
-    assert ((anomaly.corrupt(x, "occlusion", 6) != x).sum(axis=1) > 0).all()
-    shuffled = anomaly.corrupt(x, "shuffled_pixels", 1.0)
+        assert (anomaly.corrupt(full, (28, 28), "occlusion", side) == 0).sum(
+            axis=1
+        ).max() == side**2
+    assert ((anomaly.corrupt(x, (28, 28), "occlusion", 6) != x).sum(axis=1) > 0).all()
+    shuffled = anomaly.corrupt(x, (28, 28), "shuffled_pixels", 1.0)
     np.testing.assert_array_equal(np.sort(shuffled), np.sort(x))
-    speckled = anomaly.corrupt(x, "salt_and_pepper", 0.2)
+    speckled = anomaly.corrupt(x, (28, 28), "salt_and_pepper", 0.2)
     assert set(np.unique(speckled[speckled != x])) == {0, 1}
     assert (
         0.1 < (speckled != x).mean() < 0.2
     )  # some of the pixels that are drawn have that value already
     with pytest.raises(StudyError, match="corruption is 'rain'; expected one of gaussian_noise"):
-        anomaly.corrupt(x, "rain", 1)
+        anomaly.corrupt(x, (28, 28), "rain", 1)
 
 
 def test_side_by_side_repeats_shorter_sets():

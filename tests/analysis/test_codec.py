@@ -39,12 +39,14 @@ def dense(digits, network):
     )
 
 
-@pytest.fixture(scope="module", params=["conv", "vae"])
+@pytest.fixture(scope="module", params=["conv", "odd", "vae"])
 def other(request):
     """Networks that are not plain rows of dense codec_layers."""
     keras.utils.set_random_seed(0)
     if request.param == "conv":
         return models.convolutional_autoencoder(filters=(3, 4), latent_dim=6)
+    if request.param == "odd":  # 28 → 14 → 7 → 4, cropped on the way back
+        return models.convolutional_autoencoder(filters=(3, 3, 4), latent_dim=6)
     return models.variational_autoencoder(hidden=(20, 15), latent_dim=6)
 
 
@@ -53,6 +55,17 @@ def others_codec(digits, other):
     return codec.from_autoencoder(
         other.encoder, other.decoder, digits.pixels_train, metric_images=100
     )
+
+
+def test_constant_images_come_back_as_numbers(network):
+    images = np.full((50, 784), 100, "uint8")
+    own = codec.from_autoencoder(network.encoder, network.decoder, images)
+    assert np.isfinite(codec.decompress(codec.compress(images, own, STEP), own)).all()
+
+
+def test_images_of_another_size_are_refused(dense):
+    with pytest.raises(StudyError, match="have 100 pixels each; expected 784"):
+        dense.encode(np.zeros((3, 10, 10)))
 
 
 def tiny():

@@ -43,7 +43,7 @@ def test_predicting_in_batches_is_the_network(trained, digits):
 
 def test_reconstruction_has_every_score_with_its_interval(digits):
     x, y = digits.x_test, digits.x_test * 0.9
-    measured = comparison.reconstruction("paler", x, y)
+    measured = comparison.reconstruction("paler", x, y, digits.shape)
     assert list(measured) == [f"paler.test.{score}" for score in metrics.SCORES]
     assert measured["paler.test.mse"].value == pytest.approx(metrics.mse(x, y).mean())
     assert all(interval.low < interval.value < interval.high for interval in measured.values())

@@ -24,6 +24,16 @@ def clouds():
     ), labels
 
 
+def test_sizes_are_made_possible_and_that_is_said(capsys):
+    labels = np.repeat(np.arange(26), 12)
+    assert few_labels.possible_sizes(labels, [26, 260]) == [26, 260]
+    assert capsys.readouterr().out == ""
+    assert few_labels.possible_sizes(labels, [100, 600, 1000], least=3) == [78, 312]
+    assert "sizes are [78, 312] instead of [100, 600, 1000]" in capsys.readouterr().out
+    with pytest.raises(StudyError, match="smallest of 26 classes has 12 .*at least 13.*folds"):
+        few_labels.possible_sizes(labels, [100], least=13)
+
+
 def test_every_size_of_a_draw_is_balanced_and_without_repetition(digits):
     draws = few_labels.balanced_draws(digits.y_train, [20, 50, 300], count=4, seed=1)
     assert draws.shape == (4, 300)

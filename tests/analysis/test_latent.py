@@ -1,6 +1,7 @@
 """Neighbours, probes and codes against answers known by other means."""
 
 import warnings
+from dataclasses import replace
 
 from ae_lib import StudyError, metrics
 from ae_lib.analysis import latent
@@ -87,10 +88,19 @@ def test_linear_probe_is_at_the_least_of_its_loss(digits, pca):
 
 
 def test_one_class_is_refused(codes):
+    with pytest.raises(StudyError, match="All 80 labels are 4; expected at least two classes"):
+        latent.linear_probe(codes, np.full(80, 4))
+
+
+def test_what_one_class_cannot_tell_is_not_a_number(codes, digits):
     same = np.full(80, 4)
-    for call in (lambda: latent.linear_probe(codes, same), lambda: latent.unlike_pairs(same, 3)):
-        with pytest.raises(StudyError, match="All 80 labels are 4; expected at least two classes"):
-            call()
+    first, second = latent.unlike_pairs(same, 50)
+    assert (first != second).all()
+    assert np.isnan(latent.purity(same, np.zeros((3, 2), int))).all()
+    images = replace(digits, y_train=same, y_test=same[:20])
+    hits = latent.hits((codes, codes, codes[:20]), images)
+    assert list(hits) == ["knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy"]
+    assert all(np.isnan(hit).all() and hit.shape == (20,) for hit in hits.values())
 
 
 def test_pixel_metric_undoes_any_linear_map_of_pcas_codes(digits, pca):

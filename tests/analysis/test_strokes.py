@@ -11,7 +11,7 @@ def test_thickness_of_bars_is_their_width():
         images[width, :, 10 : 10 + width] = 1
     # The bars run from border to border; beyond the border there is background.
     np.testing.assert_allclose(
-        strokes.thickness(images.reshape(7, 784)), [0, 1, 1, 3, 3, 5, 5], atol=0.5
+        strokes.thickness(images.reshape(7, 784), (28, 28)), [0, 1, 1, 3, 3, 5, 5], atol=0.5
     )
 
 
@@ -19,14 +19,14 @@ def test_thickness_of_one_image_ignores_the_others():
     rng = np.random.default_rng(4)
     images = (rng.random((5, 784)) > 0.7).astype("float32")
     images[2] = 1
-    together = strokes.thickness(images)
-    alone = [strokes.thickness(images[i : i + 1])[0] for i in range(5)]
+    together = strokes.thickness(images, (28, 28))
+    alone = [strokes.thickness(images[i : i + 1], (28, 28))[0] for i in range(5)]
     np.testing.assert_allclose(together, alone)
 
 
 def test_signed_distance_crosses_zero_at_the_edge():
     image = np.zeros((2, 28, 28))
     image[0, :, 10:] = 1
-    found = strokes.signed_edge_distance(image.reshape(2, 784)).reshape(2, 28, 28)
+    found = strokes.signed_edge_distance(image.reshape(2, 784), (28, 28)).reshape(2, 28, 28)
     np.testing.assert_allclose(found[0, 14, 6:14], [-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
     assert (found[1] == -np.inf).all()

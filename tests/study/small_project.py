@@ -41,7 +41,7 @@ BODIES = {
 if action == "read":
     from ae_lib.run import Run
     Run(profile, "01_preprocess").artifact("02_train/model.json")
-facts = {{"name": "small", "title": "small (not MNIST)", "source": "a test"}}
+facts = {{"name": "small", "title": "small (not MNIST)", "source": "a test", "shape": [8, 8]}}
 facts |= {{"md5": {{"x_train": "0"}}, "training": 1, "validation": 1, "test": 1}}
 files = {{"data.json": facts, "environment.json": dict(os.environ)}}
 publish("01_preprocess", files, {{"data.test.entropy_floor": {{"value": 0.5}}}})
@@ -110,7 +110,7 @@ def replace(path, old, new):
 
 def pretend_finished(profile, folder, metrics=None):
     """What a run of a profile leaves, as far as the study reads it, without executing anything."""
-    facts = {"name": "digits", "title": "digits (not MNIST)", "source": "a test"}
+    facts = {"name": "digits", "title": "digits (not MNIST)", "source": "a test", "shape": [8, 8]}
     for name, current in fingerprint.fingerprints(profile).items():
         artifacts = folder / "artifacts" / name
         artifacts.mkdir(parents=True, exist_ok=True)

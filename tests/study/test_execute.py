@@ -1,5 +1,6 @@
 """One notebook in one process: what it gets, how it fails, and that it ends with its parent."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from tests.study import small_project as small
 from tests.study.conftest import STARTED_WITH
 
 import nbformat
+import numpy as np
 import pytest
 
 
@@ -39,6 +41,18 @@ def test_a_notebook_gets_its_profiles_parameters_and_its_copy_says_what_it_depen
     ]
     assert len(injected) == 1
     assert "rate" not in injected[0], "what is the default is not injected"
+
+
+def test_cells_that_need_classes_say_why_they_are_left_out(new_project, empty, data_dir, arrays):
+    np.save(data_dir / "mine.npy", arrays["x_train"])
+    script = new_project / "notebooks" / "02_train.py"
+    small.replace(script, "rate: float", 'dataset: str = "mine.npy"  # images\nrate: float')
+    script.write_text(script.read_text() + '\n# %% tags=["classes"]\nraise KeyError("a class")\n')
+    execute.execute(execute.make_tasks(graph.load_profile("small"))["02_train"], empty, {})
+    notebook = nbformat.read(empty / "02_train.ipynb", 4)
+    reason = "it needs two classes in every split, and there are 1"
+    assert notebook.metadata["study"]["left_out"] == reason
+    assert notebook.cells[-1].outputs[0]["text"] == f"left out: {reason}\n"
 
 
 def test_the_executed_copy_keeps_no_trace_of_papermill(folder):
@@ -86,6 +100,82 @@ def test_a_task_says_whose_artifacts_its_notebook_may_read(task):
     assert list(task("03_evaluate")["needed"]) == ["02_train"]
     assert task("03_evaluate")["needed"]["02_train"] == task("02_train")["fingerprint"]
     assert task("01_preprocess")["needed"] == {}
+
+
+# ------------------------------ what it does not get
+SEEN = """
+# %%
+import ae_lib.models, keras, matplotlib
+print(json.dumps({
+    "usetex": matplotlib.rcParams["text.usetex"],
+    "figures": "inline" in matplotlib.get_backend(),
+    "keras": keras.config.backend(),
+    "types": [keras.config.floatx(), keras.config.dtype_policy().name],
+    "layout": keras.layers.Conv2D(1, 1).data_format,
+    "epsilon": keras.config.epsilon(),
+    "startup": "startup" in globals(),
+    "text": open(os.devnull).encoding,
+}))
+"""
+CLEAN = {
+    "usetex": False,
+    "figures": True,
+    "keras": "tensorflow",
+    "types": ["float32", "float32"],
+    "layout": "channels_last",
+    "epsilon": 1e-7,
+    "startup": False,
+    "text": "utf-8",
+}
+
+
+@pytest.fixture
+def configured_home(tmp_path, monkeypatch):
+    """A home that configures all that a kernel reads, and an environment that does so as well."""
+    keras = {"floatx": "float64", "image_data_format": "channels_first", "epsilon": 0.1}
+    nothing = {"argv": ["/bin/false"], "display_name": "Nothing", "language": "python"}
+    files = {
+        ".config/matplotlib/matplotlibrc": "text.usetex: True\n",
+        ".ipython/profile_default/startup/00.py": "startup = 1\n",
+        ".ipython/profile_default/startup/01.py": "raise SystemExit\n",
+        ".keras/keras.json": json.dumps({**keras, "backend": "jax"}),
+        ".local/share/jupyter/kernels/python3/kernel.json": json.dumps(nothing),
+    }
+    home = tmp_path / "home"
+    for name, text in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text)
+    environment = {
+        "HOME": home,
+        "IPYTHONDIR": home / ".ipython",
+        "JUPYTER_DATA_DIR": home / ".local/share/jupyter",
+        "JUPYTER_PATH": home / ".local/share/jupyter",
+        "JUPYTER_PREFER_ENV_PATH": "0",
+        "KERAS_BACKEND": "jax",
+        "KERAS_HOME": home / ".keras",
+        "LC_ALL": "C",
+        "MATPLOTLIBRC": home / ".config/matplotlib/matplotlibrc",
+        "MPLBACKEND": "Agg",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "latin-1",
+        "PYTHONSTARTUP": home / ".ipython/profile_default/startup/01.py",
+        "PYTHONUTF8": "0",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize("without", [[], ["HOME", "MATPLOTLIBRC", "IPYTHONDIR"]])
+def test_a_kernel_sees_nothing_of_what_the_user_has_configured(
+    new_project, configured_home, empty, monkeypatch, without
+):
+    for name in without:
+        monkeypatch.delenv(name)
+    path = graph.FOLDER / "01_preprocess.py"
+    path.write_text(path.read_text() + SEEN)
+    task, said = execute.make_tasks(graph.load_profile("small"))["01_preprocess"], []
+    execute.execute(task, empty, {}, lambda name, text: said.append(text))
+    assert json.loads("".join(said)) == CLEAN
 
 
 # ------------------------------ how it may fail
@@ -209,5 +299,31 @@ def test_provenance_names_versions_and_machine():
     assert facts["packages"]["tensorflow"].startswith("2.")
     assert facts["cores"] >= 1
     assert facts["cpu"]
-    commit = execute.git_commit()
-    assert commit is None or len(commit) >= 40
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is missing")
+def test_the_commit_is_the_projects_own_and_none_of_a_repository_around_it(tmp_path, monkeypatch):
+    def git(*command):
+        who = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+        done = subprocess.run(["git", *who, *command], cwd=tmp_path, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    inner = tmp_path / "unpacked"
+    inner.mkdir()
+    monkeypatch.setattr(execute, "PROJECT", tmp_path)
+    assert execute.git_commit() is None, "no repository"
+    git("init")
+    (tmp_path / "file").touch()
+    git("add", "file")
+    git("commit", "--message", "first")
+    git("tag", "--annotate", "v1", "--message", "a release")
+    commit = git("rev-parse", "HEAD")
+    assert len(commit) == 40
+    assert execute.git_commit() == commit
+    (tmp_path / "file").write_text("changed")
+    assert execute.git_commit() == f"{commit}-dirty"
+    monkeypatch.setattr(execute, "PROJECT", inner)
+    assert execute.git_commit() is None
+    monkeypatch.setattr(execute, "PROJECT", tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert execute.git_commit() is None, "no git"

@@ -11,6 +11,7 @@ from tests.study.small_project import PARAMETERS, pretend_finished, replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 IMPORT_CODEC = {
     "07_compress_images",
@@ -157,6 +158,42 @@ def test_images_of_ones_own_are_part_and_mnist_need_not_be_there(small, data_dir
     np.savez(data_dir / "mine.npz", **{**arrays, "x_train": 255 - arrays["x_train"]})
     assert small(dataset="mine") != first
     assert small(dataset="mnist") != small(dataset="digits")
+
+
+def test_images_replaced_by_an_older_file_are_other_images(small, data_dir, arrays):
+    np.savez(data_dir / "mine.npz", **arrays)
+    first, path = small(dataset="mine"), data_dir / "mine.npz"
+    np.savez(data_dir / "other.npz", **{**arrays, "x_test": 255 - arrays["x_test"]})
+    os.utime(data_dir / "other.npz", ns=(1, path.stat().st_mtime_ns - 10**9))
+    (data_dir / "other.npz").replace(path)
+    assert small(dataset="mine") != first
+
+
+def test_one_picture_of_a_folder_that_changes_is_a_change(small, data_dir, digits):
+    (data_dir / "mine").mkdir()
+    for i, image in enumerate(digits.pixels_test[:30].reshape(-1, 28, 28)):
+        Image.fromarray(image).save(data_dir / "mine" / f"{i}.png")
+    first = small(dataset="mine")
+    assert small(dataset="mine") == first
+    Image.fromarray(digits.pixels_test[30].reshape(28, 28)).save(data_dir / "mine" / "7.png")
+    assert small(dataset="mine") != first
+    assert small(dataset="mine", image_size=[20, 20]) != small(dataset="mine")
+
+
+def test_what_classes_are_called_is_part(small, data_dir, arrays):
+    np.savez(data_dir / "mine.npz", **arrays)
+    first = small(dataset="mine")
+    np.savez(data_dir / "mine.npz", **{k: v + (k[0] == "y") for k, v in arrays.items()})
+    assert small(dataset="mine") != first
+
+
+def test_cells_that_need_classes_are_left_out_where_there_are_none(data_dir, arrays):
+    np.savez(data_dir / "mine.npz", **arrays)
+    assert fingerprint.too_few_classes({"dataset": "mine"}) is None
+    assert fingerprint.too_few_classes({"dataset": "mnist"}) is None  # which need not be there
+    np.save(data_dir / "without.npy", arrays["x_train"])
+    reason = fingerprint.too_few_classes({"dataset": "without.npy"})
+    assert reason == "it needs two classes in every split, and there are 1"
 
 
 def test_a_notebook_that_is_not_python_is_one_sentence(small):
