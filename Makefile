@@ -16,6 +16,21 @@ JOBS = $(patsubst -j%,--jobs %,$(filter-out -j,$(filter -j%,$(MAKEFLAGS))))
 # Kernels run in the notebooks' folder, so a relative AE_DATA_DIR would point elsewhere there.
 ABSOLUTE = $${AE_DATA_DIR:+AE_DATA_DIR="$$(cd "$$AE_DATA_DIR" && pwd)"}
 
+# Whatever the file says, nothing is ready for a Python that has gone, or that is of another version.
+ifneq ($(shell $(BIN)/python -c 'import pip' 2> /dev/null || echo gone),)
+.PHONY: $(READY)
+endif
+
+# The user's own configuration is kept out of kernels and tests.
+export MATPLOTLIBRC = /dev/null
+export MPLBACKEND =
+export PYTHONSTARTUP =
+export PYTHONUTF8 = 1
+export PYTHONNOUSERSITE = 1
+export JUPYTER_PREFER_ENV_PATH = 1
+export IPYTHONDIR = $(abspath $(VENV))/ipython
+unexport JUPYTER_PATH
+
 # A test process for each core: more threads would only wait for each other.
 TESTS = env TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -n auto
@@ -30,7 +45,7 @@ help: ## list these commands
 lab: $(READY) ## open the notebooks in JupyterLab
 	@env $(ABSOLUTE) $(BIN)/jupyter lab notebooks
 
-report: $(READY) ## execute what is out of date, write reports/<profile>/ (PROFILE=mnist|digits|latent_size|yours, -j1)
+report: $(READY) ## execute what is out of date, write reports/<profile>/ (PROFILE=mnist|digits|latent_size|own_images|yours, -j1)
 	@$(STUDY) report $(PROFILE) $(JOBS)
 
 times: $(READY) ## where the seconds of a run went, by notebook and section (PROFILE=mnist|digits|yours)
@@ -44,7 +59,7 @@ test: $(READY) ## style, rooms, library, guards, golden notebooks: no network, n
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(TESTS) tests --dist worksteal --cov --cov-report=term
-	$(REPLAY) --nbval-cell-timeout=600 tests/golden notebooks/13_study_latent_size.ipynb
+	$(REPLAY) --nbval-cell-timeout=600 tests/golden $(wildcard notebooks/13_*.ipynb notebooks/14_*.ipynb)
 
 validate: $(READY) ## replay the MNIST notebooks, kill and resume a training: needs MNIST (WITHOUT="09 10 12")
 	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_resume_on_mnist.py
@@ -53,6 +68,7 @@ validate: $(READY) ## replay the MNIST notebooks, kill and resume a training: ne
 baselines: $(READY) ## execute and store the golden notebooks, and the paired ones (needs MNIST)
 	@$(STUDY) store digits
 	@$(STUDY) store latent_size
+	@$(STUDY) store own_images
 	@$(STUDY) store mnist
 
 reference: $(READY) ## measure reports/reference/<profile>.json over seeds, as a sweep (PROFILE=mnist|digits, SCHEDULER=tcp://…)
