@@ -4,7 +4,7 @@ import re
 
 from ae_lib import metrics
 from ae_lib.metrics import Interval
-from ae_lib.run import read_json
+from ae_lib.run import read_json, write_json
 from ae_lib.study import fingerprint, graph, site
 from tests.study.small_project import BODIES, metrics_of, pretend_finished, study_of
 
@@ -142,9 +142,25 @@ def test_front_page_says_whose_verdicts_it_shows(new_project):
     assert re.search(expected, page(folder))
 
 
+def test_front_page_says_what_was_done_to_the_images_and_what_is_left_out(new_project):
+    folder, profile = new_project / "reports" / "small", graph.load_profile("small")
+    pretend_finished(profile, folder)
+    for name in ("02_train", "03_evaluate"):
+        path = folder / f"{name}.ipynb"
+        notebook = read_json(path)
+        notebook["metadata"]["study"]["left_out"] = "it needs two classes"
+        write_json(path, notebook)
+    facts = read_json(folder / "artifacts" / "01_preprocess" / "data.json")
+    facts["notes"] = ["Dark on light was inverted.", "There are no labels."]
+    write_json(folder / "artifacts" / "01_preprocess" / "data.json", facts)
+    site.write(profile, folder, None)
+    assert "About the images: Dark on light was inverted. There are no labels." in page(folder)
+    expected = "<b>Left out</b> in part of 02_train, 03_evaluate: it needs two classes."
+    assert expected in page(folder)
+
+
 @pytest.mark.parametrize("claims", [[], [["a", "dense.test.mse", "b.c", "yes"]]])
 def test_the_headline_is_what_notebooks_name_and_what_claims_measure(tmp_path, claims):
-    from ae_lib.run import write_json
 
     for name, metric in (("01_a", "dense.test.mse"), ("02_b", "pca.test.mse")):
         path = tmp_path / "artifacts" / name / "results.json"
