@@ -1,0 +1,30 @@
+"""What a notebook asks of its parameters together is checked in its first cell, before any work."""
+
+from ae_lib import StudyError
+from ae_lib.study import graph
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "message"),
+    [
+        ("05_explore_latent_space", {"neighbour_count": 3}, "is 3; expected at least 5"),
+        ("06_detect_anomalies", {"rates": []}, r"rates is \[\]; expected one or more shares"),
+        ("06_detect_anomalies", {"rates": [0.05, 1.5]}, "expected one or more shares between 0"),
+        (
+            "07_compress_images",
+            {"steps": [1, 2]},
+            r"shown has .*; expected some of steps, \[1, 2\]",
+        ),
+        ("09_train_convolutional", {"margin_level": 0.4}, "is 0.4; expected one of noise_levels"),
+        ("10_train_variational", {"pairs": 2}, "pairs is 2; expected at least 3"),
+    ],
+)
+def test_parameters_that_do_not_fit_each_other_are_one_sentence(name, parameters, message):
+    names, cells = {}, [c for c in graph.read_notebook(name).cells if c.cell_type == "code"]
+    assert cells[0].metadata["tags"] == ["parameters"]
+    exec(cells[0].source, names)
+    names |= parameters
+    with pytest.raises(StudyError, match=message):
+        exec(cells[1].source, names)
