@@ -105,16 +105,17 @@ def make_tasks(profile):
 
     tasks, current = {}, fingerprints(profile)
     for name, parameters in profile.parameters.items():
+        notebook = graph.read_notebook(name)
         defaults = {key: default for key, (_, default) in graph.declared_parameters(name).items()}
         changed = {key: value for key, value in parameters.items() if value != defaults[key]}
         tasks[name] = {
             "name": name,
-            "notebook": nbformat.writes(graph.read_notebook(name)),
+            "notebook": nbformat.writes(notebook),
             "parameters": parameters,
             "changed": changed,  # alone are injected, so that nothing is where nothing is changed
             "needed": {need: current[need] for need in profile.needs[name]},
             "fingerprint": current[name],
-            "left_out": too_few_classes(parameters),
+            "left_out": too_few_classes(parameters) if _needing_classes(notebook) else None,
         }
     return tasks
 
@@ -166,7 +167,7 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
         "git_commit": git_commit(),
         "fingerprint": task["fingerprint"],
         "results": results_of(folder, name),
-        **{key: notebook.metadata.pop(key) for key in ("left_out",) if key in notebook.metadata},
+        "left_out": task["left_out"],
     }
     with explained_write_errors(folder):
         write_bytes(folder / f"{name}.ipynb", nbformat.writes(notebook).encode())
@@ -188,10 +189,8 @@ def _notebook_of(task):
             "the one that made the task; expected the same: install the same commit with its lock "
             "and copy the data, or, if files were changed meanwhile, start again."
         )
-    tagged = [cell for cell in notebook.cells if "classes" in cell.metadata.get("tags", [])]
-    for cell in tagged if task["left_out"] else ():
+    for cell in _needing_classes(notebook) if task["left_out"] else ():
         cell.source = f"print({'left out: ' + task['left_out']!r})"
-        notebook.metadata["left_out"] = task["left_out"]
     if task["changed"]:
         tags = [cell.metadata.get("tags", []) for cell in notebook.cells]
         position = next(i for i, own in enumerate(tags) if "parameters" in own) + 1
@@ -199,6 +198,10 @@ def _notebook_of(task):
         injected = nbformat.v4.new_code_cell(code, metadata={"tags": ["injected-parameters"]})
         notebook.cells.insert(position, injected)
     return notebook
+
+
+def _needing_classes(notebook):
+    return [cell for cell in notebook.cells if "classes" in cell.metadata.get("tags", [])]
 
 
 async def _run_cells(notebook, kernel, log, tell, minutes):

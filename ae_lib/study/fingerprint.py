@@ -13,9 +13,7 @@ from ae_lib import StudyError, data
 from ae_lib.run import PROJECT, REFERENCE, RESULTS, is_duration, read_json, sweep_table
 from ae_lib.study import graph
 
-LINE_STARTS = {
-    tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT,
-}  # fmt: skip
+LINE_STARTS = {tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT}
 PACKAGES = (  # that results depend on
     "tensorflow", "keras", "numpy", "scipy", "pandas", "scikit-learn", "matplotlib", "constriction",
     "pillow", "adjustText", "opentsne",
@@ -142,30 +140,33 @@ def _images(name, size):
         return data.MNIST_MD5  # checked whenever they are loaded
     if name in ("any", "digits") or (name in data.TITLES and not data.local_file(name)):
         return None
-    loaded = _loaded(name, tuple(size or ()), _stat(data.local_file(name)))
-    return [loaded["md5"], loaded["classes"]]
+    return _facts(name, size)[:2]
 
 
 def too_few_classes(parameters):
     """Why cells tagged "classes" are left out of a notebook with these parameters, or None."""
-    name, size = parameters.get("dataset", "any"), tuple(parameters.get("image_size") or ())
+    name = parameters.get("dataset", "any")
     if name == "any" or name in data.TITLES:
         return None
-    count = _loaded(name, size, _stat(data.local_file(name)))["everywhere"]
+    *_, count = _facts(name, parameters.get("image_size"))
     return None if count > 1 else f"it needs two classes in every split, and there are {count}"
+
+
+def _facts(name, size):
+    """MD5 sums of images, what their classes are called, and how many are in every split."""
+    return _loaded(name, tuple(size or ()), _stat(data.local_file(name)))
 
 
 @functools.lru_cache(maxsize=10)
 def _loaded(name, size, stat):
     loaded = data.load(name, image_size=size)
-    classes = loaded.classes.tolist()
-    return {"md5": loaded.md5, "classes": classes, "everywhere": len(loaded.everywhere)}
+    return [loaded.md5, loaded.classes.tolist(), len(loaded.everywhere)]
 
 
 def _stat(path):
     """What changes with a file, or with any file of a folder; to read them all takes longer."""
     if path is None:
         return None
-    files = sorted(file for file in path.rglob("*")) if path.is_dir() else [path]
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
     stats = [(str(file), file.stat()) for file in files]
     return hash(tuple((f, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for f, s in stats))

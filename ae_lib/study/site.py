@@ -118,14 +118,10 @@ def _write_front_page(profile, folder, run, results, notice):
         name: metrics[name].value if name in metrics else float("nan") for name in published
     }
     comparison = Reproduction(measured, published)
-    left_out = {}
-    for name, reason in run.get("left_out", {}).items():
-        left_out.setdefault(reason, []).append(name)
     titles = {name: _title(folder, name) for name in run["parameters"]}
     body = _rendered(
         "front", profile=profile.name, run=run, titles=titles, scores=SCORES, notice=notice,
         metrics=metrics, models=_measured_in_full(metrics), claims=results["claims"],
-        left_out=left_out,
         verdicts=_first_artifact(folder, run["parameters"], "verdicts.json") or {},
         judged=run["parameters"].get("03_evaluate", {}).get("model", "dense"),
         waiting=[name for name in profile.parameters if name not in titles],
