@@ -114,12 +114,18 @@ pd.Series(
 shown = {name: test[name][:map_images] for name in (model, "pca")}
 y_shown = images.y_test[:map_images]
 single = len(np.unique(images.y_train)) < 2  # then there are no classes to be told apart
-tsne = TSNE(n_iter=map_iterations, neighbors="exact", random_state=seed)
+missing = max(2 - latent_dim, 0)  # axes that a code of one number lacks; its map is a line
+first_map = "random" if missing else "pca"
+tsne = TSNE(initialization=first_map, n_iter=map_iterations, neighbors="exact", random_state=seed)
+
+
+def flatten(codes):
+    axes = PCA(2 - missing, svd_solver="covariance_eigh").fit_transform(codes)
+    return np.pad(axes, [(0, 0), (0, missing)])
+
+
 maps = {
-    "pca_map": {
-        name: PCA(2, svd_solver="covariance_eigh").fit_transform(codes)
-        for name, codes in shown.items()
-    },
+    "pca_map": {name: flatten(codes) for name, codes in shown.items()},
     "tsne_map": {name: np.asarray(tsne.fit(codes)) for name, codes in shown.items()},
 }
 
@@ -289,9 +295,8 @@ traversed.shape
 
 # %%
 costly, cheap = np.array_split(by_cost[model], 2)
-for number, (file, which, chosen) in enumerate(
-    [("05_traversals", "most costly", costly), ("05_traversals_rest", "least costly", cheap)], 6
-):
+parts = [("05_traversals", "most costly", costly), ("05_traversals_rest", "least costly", cheap)]
+for number, (file, which, chosen) in enumerate(parts[:latent_dim], 6):
     caption = (
         f"Figure 5.{number}. {images.title}: one test image with one unit moved from its {100 * low:.0f} % to its {100 * high:.0f} % "
         f"quantile; the {len(chosen)} {which} units, named above. A pixel's root mean square change is "

@@ -138,7 +138,7 @@ def pixel_metric(codes, images):
 
 
 def unit_table(codes):
-    """Describe each unit of a code, float (n, d), d ≥ 2, in one row of a pandas.DataFrame.
+    """Describe each unit of a code, float (n, d), in one row of a pandas.DataFrame.
 
     Columns ``mean``, ``std``, ``share`` (of the summed variance of all units), ``mean_correlation``
     and ``max_correlation`` (of the absolute correlations with the other units; 0 if constant).
@@ -152,7 +152,7 @@ def unit_table(codes):
             "mean": codes.mean(axis=0),
             "std": np.sqrt(variance),
             "share": variance / variance.sum(),
-            "mean_correlation": others.sum(axis=0) / (codes.shape[1] - 1),
+            "mean_correlation": others.sum(axis=0) / max(codes.shape[1] - 1, 1),
             "max_correlation": others.max(axis=0),
         }
     ).rename_axis("unit")
@@ -161,7 +161,7 @@ def unit_table(codes):
 def correlations(codes):
     """Return the correlations of a code's units, float64 (d, d); 0 where a unit is constant."""
     with np.errstate(invalid="ignore"):
-        return np.nan_to_num(np.corrcoef(np.asarray(codes, "float64"), rowvar=False))
+        return np.atleast_2d(np.nan_to_num(np.corrcoef(np.asarray(codes, "float64"), rowvar=False)))
 
 
 def effective_dimensions(codes):
@@ -171,7 +171,7 @@ def effective_dimensions(codes):
     Yu, Santhanam, Ryu, Shenoy and Ganguli, "A theory of multineuronal dimensionality, dynamics and
     measurement", bioRxiv 214262, 2017.
     """
-    covariance = np.cov(np.asarray(codes, "float64"), rowvar=False)
+    covariance = np.atleast_2d(np.cov(np.asarray(codes, "float64"), rowvar=False))
     squared_norm = np.square(covariance).sum()  # Σ λ², the squared Frobenius norm
     return float(np.trace(covariance) ** 2 / squared_norm)
 
