@@ -67,6 +67,11 @@ class Dataset:
     pixels = property(lambda self: math.prod(self.shape), doc="How many an image has.")
 
     @property
+    def single_class(self):
+        """Whether the training images are all of one class, as are those without labels."""
+        return len(np.unique(self.y_train)) < 2
+
+    @property
     def everywhere(self):
         """Numbers of the classes that have training, validation and test images."""
         return np.array(sorted({*self.y_train} & {*self.y_val} & {*self.y_test}), "int64")

@@ -1,4 +1,4 @@
-"""Reconstruction errors per image, the uncertainty of their means, and comparisons of means."""
+"""Reconstruction errors per image, the uncertainty of their means, and what claims hold."""
 
 import functools
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import convolution_matrix
 from scipy.special import entr, xlog1py, xlogy
-from scipy.stats import bootstrap
 from scipy.stats import t as student
 
 EPSILON = 1e-7  # Keras's: predictions are clipped to [EPSILON, 1 - EPSILON] before the logarithm
@@ -17,7 +16,7 @@ SCORES = ("bce", "excess_bce", "mse", "sse", "psnr", "ssim")
 
 @dataclass(frozen=True)
 class Interval:
-    """A number and the two ends of its 95 % interval; NaN ends if it has none."""
+    """A mean and the two ends of its 95 % confidence interval; NaN ends if it has none."""
 
     value: float
     low: float
@@ -30,24 +29,12 @@ class Interval:
             return f"{self.value:,.0f}" if abs(self.value) >= 1e4 else f"{self.value:#.4g}"
         return f"{self.value:#.4g} [{self.low:#.4g}, {self.high:#.4g}]"
 
-    @property
-    def verdict(self):
-        """Whether it lies above 0: "yes", "no" if it lies below, "undecided" if it holds 0.
 
-        A dash if the number could not be computed.
-        """
-        if np.isnan(self.value):
-            return "–"
-        return "yes" if self.low > 0 else "no" if self.high < 0 else "undecided"
+@dataclass(frozen=True, repr=False)
+class Difference(Interval):
+    """A difference of two means, its interval, and the two-sided p-value of "no difference"."""
 
-    def above(self, other):
-        """Tell whether it lies above another: "undecided" if they overlap or an end is NaN.
-
-        For two independent means with 95 % intervals of equal width, "yes" and "no" are a test at
-        0.6 % (Schenker and Gentleman, "On judging the significance of differences by examining the
-        overlap between confidence intervals", The American Statistician 55(3), 2001).
-        """
-        return "yes" if self.low > other.high else "no" if self.high < other.low else "undecided"
+    p: float
 
 
 def _in_parts(function):
@@ -147,68 +134,128 @@ def score(x, y, shape, epsilon=EPSILON):
     )
 
 
-def interval(values, seed=0, resamples=1000):
-    """Return the mean of independent values with its 95 % percentile bootstrap interval.
+def interval(values):
+    """Return the mean of values with its 95 % confidence interval.
 
-    Over test images, it says how far the mean would move with another test set of the same size,
-    not with another training seed. Source: Efron and Tibshirani, "An introduction to the
-    bootstrap", 1993, chapter 13.
+    For values of n images the interval is Student's, and says how far the mean would move with
+    other images from the same source. Values of r replicates, such as training seeds, on the same
+    n images form a two-way layout, both of whose factors are random. With the mean squares of
+    replicates, images and remainder, the variance of the mean is estimated by (MS_r + MS_n −
+    MS_e) / (r n), or by the larger of MS_r and MS_n over r n if that is more, and its degrees of
+    freedom after Satterthwaite ("An approximate distribution of estimates of variance components",
+    Biometrics Bulletin 2(6), 1946). The interval then covers other replicates and other images.
 
     Parameters
     ----------
-    values : float array, shape (n,)
-        With fewer than two values the ends are NaN; with none, or a NaN, so is the mean.
-    seed : int
-        Seed of the bootstrap resampling.
+    values : float array, shape (n,) or (r, n)
+        With a single value the ends are NaN; with none, or a NaN among them, so is the mean.
     """
-    values = np.asarray(values, "float64")
-    if len(values) < 2 or np.isnan(values).any():
-        return Interval(float(values.sum()) if len(values) else np.nan, np.nan, np.nan)
-    generator = np.random.default_rng(seed)
-    options = {"n_resamples": resamples, "method": "percentile", "batch": 50, "rng": generator}
-    result = bootstrap((values,), np.mean, **options)
-    return Interval(float(values.mean()), *map(float, result.confidence_interval))
+    mean, error, degrees = _estimate(values)
+    half = error * student.ppf(0.975, degrees)
+    return Interval(mean, mean - half, mean + half)
 
 
-def difference(first, second, seed=0):
-    """Return the `interval` of the mean of ``first - second``, paired image by image."""
-    return interval(np.asarray(first) - np.asarray(second), seed)
+def difference(first, second):
+    """Return the mean of ``first − second``, paired, as a `Difference`.
 
-
-def higher(first, second, seed=0):
-    """Tell whether the mean of ``first`` is above that of ``second``: "yes", "no", "undecided"."""
-    return difference(first, second, seed).verdict
-
-
-def lower(first, second, seed=0):
-    """Tell whether the mean of ``first`` is below that of ``second``: "yes", "no", "undecided"."""
-    return difference(second, first, seed).verdict
-
-
-def student_interval(mean, std, n, level=0.95):
-    """Return a mean of n ≥ 2 roughly normal values with its interval after Student.
-
-    ``std`` is the values' standard deviation, with n − 1 in the denominator.
+    Both are values as for `interval`, of the same images in the same order; a number, or values
+    without replicates, such as PCA's, are compared with each replicate of the other.
     """
-    half = std / np.sqrt(n) * student.ppf((1 + level) / 2, n - 1)
-    return Interval(float(mean), float(mean - half), float(mean + half))
+    mean, error, degrees = _estimate(np.asarray(first, "float64") - np.asarray(second, "float64"))
+    half = error * student.ppf(0.975, degrees)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        statistic = np.divide(abs(mean), error)
+    p = 1.0 if mean == 0 else float(2 * student.sf(statistic, degrees))
+    return Difference(mean, mean - half, mean + half, p)
 
 
-def welch_interval(first, second, level=0.95):
-    """Return the difference of two means of independent values, with its interval after Welch.
+def _estimate(values):
+    """The mean of values as for `interval`, its standard error, and its degrees of freedom."""
+    values = np.atleast_2d(np.asarray(values, "float64"))
+    if not values.size or np.isnan(values).any():
+        return np.nan, np.nan, np.nan
+    r, n = values.shape
+    mean, replicates, images = values.mean(), values.mean(axis=1), values.mean(axis=0)
+    remainder = values - replicates[:, None] - images + mean
+    squares = np.array(
+        [n * np.square(replicates - mean).sum(), r * np.square(images - mean).sum(),
+         np.square(remainder).sum()]
+    )  # fmt: skip
+    degrees = np.array([r - 1, n - 1, (r - 1) * (n - 1)])
+    if not degrees.any():
+        return float(mean), np.nan, np.nan
+    mean_squares = squares / np.maximum(degrees, 1)
+    variance = max(mean_squares @ [1, 1, -1], *mean_squares[:2])
+    terms = np.square(mean_squares) / np.maximum(degrees, 1)
+    freedom = variance**2 / terms.sum() if variance > 0 else degrees.max()
+    return float(mean), float(np.sqrt(variance / (r * n))), float(freedom)
 
-    ``first`` and ``second`` are (mean, std, n), as for `student_interval`. Source: Welch, "The
-    generalization of 'Student's' problem when several different population variances are
-    involved", Biometrika 34, 1947.
+
+def holm(p_values):
+    """Return p-values adjusted for being a family, so that 5 % bounds the chance of any error.
+
+    Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6(2), 1979. NaN, for what could not be tested, stays and does not count.
     """
-    variances = np.array([std**2 / n for _, std, n in (first, second)])
-    freedom = np.array([n - 1 for _, _, n in (first, second)])
-    value, total = first[0] - second[0], variances.sum()
-    half = total  # 0, or NaN
-    if total > 0:
-        degrees = total**2 / (variances**2 / freedom).sum()
-        half = np.sqrt(total) * student.ppf((1 + level) / 2, degrees)
-    return Interval(float(value), float(value - half), float(value + half))
+    p_values = np.asarray(p_values, "float64")
+    adjusted, order = np.full(len(p_values), np.nan), np.argsort(p_values)  # NaN last
+    order = order[: np.isfinite(p_values).sum()]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(factors * p_values[order]), 1)
+    return adjusted
+
+
+def verdicts(differences):
+    """Decide a family of `Difference`, each of which a claim says to be positive, at 5 %.
+
+    Returns for each "yes" or "no", if its p-value after `holm` is below 0.05, else "no difference
+    detected"; a dash for what could not be tested.
+    """
+    adjusted = holm([each.p for each in differences])
+    return [
+        "–" if np.isnan(p) else "no difference detected" if p >= 0.05
+        else "yes" if each.value > 0 else "no"
+        for each, p in zip(differences, adjusted, strict=True)
+    ]  # fmt: skip
+
+
+def equivalent(gain, margin):
+    """Tell whether a `Difference` is within ± margin: two one-sided tests (TOST) at 2.5 % each.
+
+    False does not prove a difference: few images never show equivalence. Schuirmann, "A comparison
+    of the two one-sided tests procedure and the power approach for assessing the equivalence of
+    average bioavailability", Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
+    """
+    return -margin < gain.low and gain.high < margin
+
+
+def judge(claims, values):
+    """Decide the claims of a notebook together.
+
+    Parameters
+    ----------
+    claims : sequence of (claim, measured, baseline, better)
+        ``measured`` is a name in ``values``, ``baseline`` another or a published number, and
+        ``better`` is "lower" or "higher": which values a better model has.
+    values : dict
+        Name to values as for `interval`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each claim with these four, ``gain``, a `Difference` that is positive if the claim
+        holds, and ``verdict``, as of `verdicts`.
+    """
+    rows = [(*claim, _gain(*claim[1:], values)) for claim in claims]
+    table = pd.DataFrame(rows, columns=["claim", "measured", "baseline", "better", "gain"])
+    return table.assign(verdict=verdicts(table["gain"]))
+
+
+def _gain(measured, baseline, better, values):
+    sides = (values.get(side, side) for side in (measured, baseline))
+    first, second = (getattr(side, "value", side) for side in sides)  # of an Interval
+    pairs = {"higher": (first, second), "lower": (second, first)}
+    return difference(*pairs[better])
 
 
 def numbered_name(name, number):

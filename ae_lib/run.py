@@ -16,9 +16,12 @@ from pathlib import Path
 
 from ae_lib import StudyError
 
+import numpy as np
+
 PROJECT = Path(__file__).parents[1]
 REFERENCE = PROJECT / "reports" / "reference"
 RESULTS = "results.json"  # a notebook's metrics, headline and claims, among its artifacts
+VALUES = "values.npz"  # what it measured of each image
 MAY_READ = "AE_MAY_READ"  # the variable with the notebooks whose artifacts may be read
 WIDE = 0.1  # a tolerance above this share of the value says little
 
@@ -31,7 +34,7 @@ MODELS = {
     "conv30": "09_train_convolutional",
     "denoising": "09_train_convolutional",
     "denoising_conv": "09_train_convolutional",
-    "vae": "10_train_variational",
+    "vae": "11_train_variational",
 }
 
 
@@ -100,36 +103,57 @@ class Run:
             self._staged("figures", f"{name}.png").write_bytes(png.getvalue())
         display(Image(png.getvalue(), alt=caption))
 
-    def finish(self, metrics, claims=(), headline=()):
+    def values_of(self, notebook):
+        """What an earlier notebook has measured of each image: metric to values, as in `finish`.
+
+        Only of the metrics of its headline and its claims.
+        """
+        with np.load(self.artifact(f"{notebook}/{VALUES}")) as values:
+            return dict(values)
+
+    def finish(self, measured, claims=(), headline=(), earlier=None):
         """Publish what this notebook has staged since the last call, and its metrics.
 
         Parameters
         ----------
-        metrics : dict
-            Names ``<model>.<split>.<metric>`` to numbers or `ae_lib.metrics.Interval`.
-        claims : sequence of (claim, measured, baseline, verdict)
-            For the front page; measured and baseline are names of metrics, or shown as text.
+        measured : dict
+            Names ``<model>.<split>.<metric>`` to what was measured: the values of the images, or of
+            replicates and images, whose mean is the metric (see `ae_lib.metrics.interval`); a
+            number; or an `ae_lib.metrics.Interval`.
+        claims : sequence of (claim, measured, baseline, better)
+            As for `ae_lib.metrics.judge`, which decides them together.
         headline : sequence of str
             Metrics that stand in a table of results. They and those that claims name are compared
             with their published values.
+        earlier : dict, optional
+            Values of earlier notebooks, by `values_of`, that claims name as well.
 
-        Returns their `Reproduction`; `StudyError` if one is not among the metrics.
+        Returns a `Reproduction`; `StudyError` if a name is not among what was measured.
         """
-        metrics = {name: as_interval(value) for name, value in metrics.items()}
-        claims = [[str(part) for part in row] for row in claims]
-        named = [part for row in claims for part in row[1:3] if part in metrics]
-        if missing := [name for name in headline if name not in metrics]:
+        from ae_lib import metrics
+
+        known = {**(earlier or {}), **measured}
+        named = [part for claim in claims for part in claim[1:3] if isinstance(part, str)]
+        if missing := [name for name in [*headline, *named] if name not in known]:
             raise StudyError(
-                f"The headline of {self.notebook} names {missing[0]}, which is not among its "
-                "metrics; expected only measured ones: add it, or leave it out."
+                f"The headline or a claim of {self.notebook} names {missing[0]}, which is not "
+                "among its metrics; expected only measured ones: add it, or leave it out."
             )
-        headline = sorted({*headline, *named})
-        entries = {name: to_json(value) for name, value in metrics.items()}
+        judged = metrics.judge(claims, known)
+        intervals = {name: as_interval(value) for name, value in measured.items()}
+        headline = sorted({*headline, *named} & set(measured))
+        values = {name: np.asarray(measured[name]) for name in headline if np.ndim(measured[name])}
+        results = {
+            "metrics": {name: to_json(value) for name, value in intervals.items()},
+            "headline": headline,
+            "claims": [{**row, "gain": to_json(row["gain"])} for row in judged.to_dict("records")],
+        }
         with explained_write_errors(self.folder):
-            results = {"metrics": entries, "headline": headline, "claims": claims}
+            np.savez_compressed(self.new_artifact(VALUES), **values)
             write_json(self.new_artifact(RESULTS), results)
             self._move_into_place()
-        return Reproduction({name: metrics[name].value for name in headline}, self.reference())
+        published = {name: intervals[name].value for name in headline}
+        return Reproduction(published, self.reference(), judged)
 
     def _staged(self, part, name):
         with explained_write_errors(self.folder):
@@ -147,12 +171,13 @@ class Run:
 
 
 class Reproduction:
-    """Measured metrics beside their published values, if they have one.
+    """Measured metrics beside their published values, if they have one, and what claims hold.
 
-    Its representation is fixed text, so that stored notebooks compare to the letter.
+    ``table`` has a row for each metric; ``claims`` is what `ae_lib.metrics.judge` gives. Its
+    representation is fixed text, so that stored notebooks compare to the letter.
     """
 
-    def __init__(self, metrics, reference):
+    def __init__(self, metrics, reference, judged=None):
         import pandas as pd
 
         compared = {name: value for name, value in metrics.items() if name in reference}
@@ -167,7 +192,7 @@ class Reproduction:
         )
         distance = (self.table["measured"] - self.table["reference"]).abs()
         self.table["within"] = distance <= self.table["tolerance"]
-        self.has_reference = bool(reference)
+        self.has_reference, self.claims = bool(reference), judged
 
     @property
     def summary(self):
@@ -209,6 +234,11 @@ def reference(profile):
     return read_json(path) if path.is_file() else {}
 
 
+def claims_file(profile):
+    """Where the published claims of a profile stand, decided over seeds and images; a CSV file."""
+    return REFERENCE / f"{profile}_claims.csv"
+
+
 def sweep_files(name):
     """Where a sweep's results stand, a row for each trial: this machine's, the published ones."""
     own = reports_folder() / "sweeps" / name / "results.csv"
@@ -226,15 +256,17 @@ def sweep_table(name):
 
 
 def as_interval(value):
-    """A number as an `ae_lib.metrics.Interval` without ends; an interval as it is."""
-    from ae_lib.metrics import Interval
+    """The `ae_lib.metrics.Interval` of values; a number as one without ends; one as it is."""
+    from ae_lib.metrics import Interval, interval
 
-    return value if isinstance(value, Interval) else Interval(float(value), math.nan, math.nan)
+    if isinstance(value, Interval):
+        return value
+    return interval(value) if np.ndim(value) else Interval(float(value), math.nan, math.nan)
 
 
 def to_json(interval):
     """A metric as it stands in a file: ``value``, and ``low`` and ``high`` if it has ends."""
-    entry = {"value": interval.value, "low": interval.low, "high": interval.high}
+    entry = vars(interval)
     # JSON has no NaN: a value that could not be computed is null, an end is left out.
     known = {key: number if math.isfinite(number) else None for key, number in entry.items()}
     return {key: number for key, number in known.items() if key == "value" or number is not None}

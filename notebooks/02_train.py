@@ -111,7 +111,7 @@ print("decoder(encoder(x)) equals autoencoder(x):", bool(abs(difference.numpy())
 # shows the epoch, both losses, and the time left. An interrupted training goes on after its last whole epoch when this
 # cell is run again, and ends with the same weights, bit for bit.
 #
-# `training.fit` is Keras's `fit` with a step that is a whole epoch, compiled at once; `11_benchmark` measures what that
+# `training.fit` is Keras's `fit` with a step that is a whole epoch, compiled at once; `15_benchmark` measures what that
 # saves. The images stay bytes in memory and are divided by 255 batch by batch.
 
 # %% tags=["nbval-ignore-output"]

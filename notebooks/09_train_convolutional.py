@@ -566,6 +566,6 @@ reproduced
 reproduced.table.rename_axis(columns=images.title)
 
 # %% [markdown]
-# **Read next.** `10_train_variational` puts a probability on images; `12_compare_models` compares all models.
+# **Read next.** `11_train_variational` puts a probability on images; `12_compare_models` compares all models.
 # On why strided convolutions do as well as pooling: Springenberg, Dosovitskiy, Brox and Riedmiller, "Striving for simplicity: the
 # all convolutional net", ICLR 2015 workshop.

@@ -17,7 +17,7 @@
 # would do, and whether one model wins everywhere.
 #
 # **What you need.** The results of `02_train`, `03_evaluate`, `05_explore_latent_space`, `06_detect_anomalies`,
-# `09_train_convolutional` and `10_train_variational`. **Time.** Ten seconds.
+# `09_train_convolutional` and `11_train_variational`. **Time.** Ten seconds.
 
 # %% [markdown]
 # ## Parameters
@@ -43,7 +43,7 @@ import pandas as pd
 
 run = Run(profile, "12_compare_models")
 parts = ["02_train", "03_evaluate", "05_explore_latent_space", "06_detect_anomalies"]
-parts += ["09_train_convolutional", "10_train_variational"]
+parts += ["09_train_convolutional", "11_train_variational"]
 measured = {name: value for part in parts for name, value in run.metrics_of(part).items()}
 title = read_json(run.artifact("01_preprocess/data.json"))["title"]
 pd.set_option("display.max_colwidth", None)
@@ -55,12 +55,12 @@ run
 # convolutions; `vae` is the variational autoencoder. Is it a fair contest? Only as fair as this list:
 #
 # - **Budgets differ.** Epochs, batch and learning rate of each model stand in the parameters of `02_train`,
-#   `09_train_convolutional` and `10_train_variational`; what they come to in seconds is compared below.
+#   `09_train_convolutional` and `11_train_variational`; what they come to in seconds is compared below.
 # - **Codes differ** in size where a name is followed by a number in brackets, the size of its code. Who reconstructs best is
 #   decided among codes of the same size.
 # - **Tasks differ.** All are measured on clean, grey images. The denoising networks were trained for noisy ones, and
 #   `09_train_convolutional` shows them at that; the variational one was trained to draw binary images from random codes, and
-#   `10_train_variational` asks how probable it makes an image.
+#   `11_train_variational` asks how probable it makes an image.
 # - **PCA** is measured with its reconstructions cut to [0, 1], which costs it nothing.
 
 # %%
@@ -426,6 +426,6 @@ reproduced
 reproduced.table.rename_axis(columns=title)
 
 # %% [markdown]
-# **Read next.** `09_train_convolutional` and `10_train_variational` compare their models image by image, and show what each of
+# **Read next.** `09_train_convolutional` and `11_train_variational` compare their models image by image, and show what each of
 # them is made for. On comparing models over several seeds: Bouthillier et al., "Accounting for variance in machine learning
 # benchmarks", MLSys 2021.

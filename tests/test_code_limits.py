@@ -128,7 +128,7 @@ def test_the_median_function_of_a_room_has_at_most_8_lines_of_code(name):
 
 def test_no_notebook_but_the_benchmark_imports_the_study():
     users = [path.stem for path in SCRIPTS if any(is_in(n, "ae_lib.study") for n in imported(path))]
-    assert users == ["11_benchmark"]
+    assert users == ["15_benchmark"]
 
 
 def test_the_core_imports_no_other_room():

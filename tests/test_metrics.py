@@ -4,7 +4,6 @@ from ae_lib import metrics
 
 import keras
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
@@ -68,103 +67,130 @@ def test_ssim_of_constant_images_is_its_luminance_term():
     assert metrics.ssim(a, b, shape=(28, 28))[0] == pytest.approx(expected, rel=1e-4)
 
 
-def test_interval_is_the_normal_one_for_many_values():
-    values = np.random.default_rng(1).normal(5, 2, 4000)
+def test_interval_of_images_is_students():
+    values = np.random.default_rng(1).exponential(5, 40)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     found = metrics.interval(values)
-    half = 1.96 * values.std() / np.sqrt(4000)
-    assert found.value == values.mean()
-    assert found.low == pytest.approx(values.mean() - half, abs=0.1 * half)
-    assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
-    assert metrics.interval(values) == found
-    assert metrics.interval(values, seed=1) != found
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_interval_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(2)
-    found = [metrics.interval(rng.exponential(1, 200), resamples=300) for _ in range(200)]
-    assert 0.90 <= np.mean([i.low <= 1 <= i.high for i in found]) <= 0.98
+def test_difference_is_the_paired_t_test():
+    rng = np.random.default_rng(5)
+    first, second = rng.random(40), rng.random(40)
+    expected = stats.ttest_rel(first, second)
+    found = metrics.difference(first, second)
+    assert found.p == pytest.approx(expected.pvalue)
+    ends = expected.confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((ends.low, ends.high))
+
+
+def test_difference_from_a_published_number_is_the_t_test_of_one_sample():
+    values = np.random.default_rng(6).random(30)
+    assert metrics.difference(values, 0.6).p == pytest.approx(stats.ttest_1samp(values, 0.6).pvalue)
+
+
+def test_replicates_of_one_number_have_students_interval():
+    values = np.array([1.0, 2.0, 4.0])
+    assert vars(metrics.interval(values[:, None])) == pytest.approx(vars(metrics.interval(values)))
+
+
+def test_replicates_that_agree_add_nothing_to_the_images():
+    values = np.random.default_rng(7).random(200)
+    once, thrice = metrics.interval(values), metrics.interval(np.tile(values, (3, 1)))
+    assert vars(thrice) == pytest.approx(vars(once), rel=1e-3)
+
+
+def planted(rng, seeds, images, deviations, mean=0.0):
+    """Differences of two models: a part of the seed, one of the image, one of both together."""
+    of_seed, of_image, of_both = deviations
+    values = mean + rng.normal(0, of_both, (seeds, images))
+    values += rng.normal(0, of_seed, (seeds, 1))
+    return values + rng.normal(0, of_image, images)
+
+
+@pytest.mark.parametrize("seeds", [5, 10])
+@pytest.mark.parametrize(
+    "deviations",  # in the mean: images alone, all alike, mostly seeds, seeds alone
+    [(0, 1, 0.3), (0.05, 0.5, 1), (0.2, 1, 0.3), (0.3, 0.1, 0.1)],
+)
+def test_intervals_over_seeds_and_images_cover_the_truth_as_often_as_they_say(seeds, deviations):
+    rng = np.random.default_rng(8)
+    found = [metrics.interval(planted(rng, seeds, 300, deviations)) for _ in range(3000)]
+    assert 0.93 <= np.mean([each.low <= 0 <= each.high for each in found]) <= 0.97
+
+
+def test_images_alone_would_cover_the_truth_too_seldom():
+    rng = np.random.default_rng(9)
+    runs = [planted(rng, 5, 300, (0.2, 1, 0.3)) for _ in range(300)]
+    found = [metrics.interval(values.mean(axis=0)) for values in runs]
+    assert np.mean([each.low <= 0 <= each.high for each in found]) < 0.85
+
+
+def test_false_alarms_of_a_family_are_at_most_five_percent():
+    rng, alarms = np.random.default_rng(10), 0
+    for _ in range(1000):
+        family = [metrics.difference(planted(rng, 5, 100, (0.1, 1, 0.5)), 0.0) for _ in range(8)]
+        alarms += set(metrics.verdicts(family)) != {"no difference detected"}
+    assert alarms / 1000 <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 1000)
+
+
+def test_holm_is_the_one_of_the_paper():
+    assert metrics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert metrics.holm([0.04, np.nan, 0.5])[0] == pytest.approx(0.08)
+    assert np.isnan(metrics.holm([0.04, np.nan])[1])
+    assert metrics.holm([]).tolist() == []
+
+
+def test_a_claim_is_decided_with_its_family():
+    rng = np.random.default_rng(3)
+    values = {"small": rng.normal(1, 0.1, 500)}
+    values["large"] = values["small"] + rng.normal(0.1, 0.1, 500)
+    values["same"] = values["small"] + rng.normal(0, 0.1, 500)
+    claims = [
+        ("smaller", "small", "large", "lower"),
+        ("larger", "small", "large", "higher"),
+        ("smaller", "small", "same", "lower"),
+        ("above a published number", "small", 0.5, "higher"),
+    ]
+    table = metrics.judge(claims, values)
+    assert table["verdict"].tolist() == ["yes", "no", "no difference detected", "yes"]
+    assert table["gain"][0].value == pytest.approx(0.1, abs=0.02)
+    assert metrics.judge([], values).empty
+
+
+def test_what_has_no_values_of_images_is_not_decided():
+    found = metrics.judge([("fewer", "a", "b", "lower")], {"a": 3.0, "b": 5.0})
+    assert found["verdict"].tolist() == ["–"]
+    assert found["gain"][0].value == 2
+
+
+def test_equal_means_are_equivalent_only_if_the_interval_is_narrow():
+    rng = np.random.default_rng(4)
+    noise = rng.normal(0, 1, 10_000)
+    assert metrics.equivalent(metrics.difference(noise, noise[::-1]), 0.1)
+    assert not metrics.equivalent(metrics.difference(noise[:50], noise[50:100]), 0.1)
+    assert not metrics.equivalent(metrics.difference(noise + 0.2, noise[::-1]), 0.1)
 
 
 def test_interval_of_too_few_values_has_no_ends():
     assert metrics.interval([2.0]).value == 2
     assert np.isnan(metrics.interval([2.0]).low)
     assert np.isnan(metrics.interval([]).value)
+    assert np.isnan(metrics.interval([1.0, np.nan]).value)
+
+
+def test_values_that_are_all_equal_have_an_interval_of_no_width():
+    assert metrics.interval([1.0, 1.0]) == metrics.Interval(1.0, 1.0, 1.0)
+    assert metrics.difference([2.0, 2.0], 1.0).p == 0
+    assert metrics.difference([1.0, 1.0], 1.0).p == 1
 
 
 def test_interval_reads_well():
     assert repr(metrics.Interval(0.123456, 0.1, 0.2)) == "0.1235 [0.1000, 0.2000]"
 
 
-def test_the_direction_of_a_comparison_is_in_the_functions_name():
-    rng = np.random.default_rng(3)
-    small = rng.normal(1, 0.1, 500)
-    large = small + rng.normal(0.1, 0.1, 500)
-    same = small + rng.normal(0, 0.1, 500)
-    assert [metrics.lower(small, other) for other in (large, same)] == ["yes", "undecided"]
-    assert [metrics.higher(small, other) for other in (large, same)] == ["no", "undecided"]
-    assert (metrics.lower(large, small), metrics.higher(large, small)) == ("no", "yes")
-
-
-@pytest.mark.parametrize("name", ["knn5_accuracy", "mse"])  # no name decides
-def test_a_metric_is_compared_without_its_name(name):
-    hits = pd.DataFrame({name: np.ones(50), "baseline": np.zeros(50)})
-    assert metrics.higher(hits[name], hits["baseline"]) == "yes"
-    assert metrics.lower(hits[name], hits["baseline"]) == "no"
-
-
-def test_a_difference_is_paired_and_has_the_bootstrap_of_one_mean():
-    rng = np.random.default_rng(5)
-    first, second = rng.random(40), rng.random(40)
-    assert metrics.difference(first, second, 7) == metrics.interval(first - second, 7)
-    assert metrics.difference(first, second, 7) != metrics.difference(first, second, 8)
-    assert metrics.difference(first, first + 1) == metrics.Interval(-1.0, -1.0, -1.0)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "verdict"),
-    [(0.1, 1, "yes"), (-1, -0.1, "no"), (-1, 1, "undecided"), (0, 1, "undecided")],
-)
-def test_verdict_of_an_interval(low, high, verdict):
-    assert metrics.Interval(0.0, low, high).verdict == verdict
-
-
 def test_an_interval_shows_what_is_missing():
     assert str(metrics.Interval(476720.0, np.nan, np.nan)) == "476,720"
     assert str(metrics.Interval(96.4, np.nan, np.nan)) == "96.40"
     assert str(metrics.Interval(np.nan, np.nan, np.nan)) == "–"
-
-
-def test_an_interval_above_another_does_not_overlap_with_it():
-    low, middle, high = (metrics.Interval(m, m - 0.5, m + 0.5) for m in (1.0, 1.75, 3.0))
-    assert (high.above(low), low.above(high)) == ("yes", "no")
-    assert (low.above(middle), middle.above(low), low.above(low)) == ("undecided",) * 3
-    assert high.above(metrics.Interval(1.0, np.nan, np.nan)) == "undecided"
-
-
-def test_student_interval_is_scipys():
-    values = np.array([1.0, 2.0, 4.0])
-    found = metrics.student_interval(values.mean(), values.std(ddof=1), 3, 0.9)
-    expected = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-
-
-def test_welch_interval_is_scipys():
-    a, b = np.array([1.0, 2.0, 4.0, 3.0, 2.5]), np.array([0.5, 0.6, 0.8])
-    found = metrics.welch_interval(*((v.mean(), v.std(ddof=1), len(v)) for v in (a, b)), level=0.99)
-    expected = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.99)
-    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert found.value == pytest.approx(a.mean() - b.mean())
-
-
-def test_welch_interval_against_what_has_nothing_random_in_it_is_students():
-    sample = 2.0, 0.5, 3
-    one, two = metrics.welch_interval(sample, (1.0, 0.0, 5)), metrics.student_interval(*sample)
-    assert (one.low, one.high) == pytest.approx((two.low - 1, two.high - 1))
-    assert metrics.welch_interval((2.0, 0.0, 5), (1.0, 0.0, 5)) == metrics.Interval(1.0, 1.0, 1.0)
-
-
-def test_welch_interval_of_one_value_decides_nothing():
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = metrics.welch_interval((2.0, np.nan, 1), (1.0, np.nan, 1))
-    assert (found.value, found.verdict) == (1.0, "undecided")
-    assert np.isnan([found.low, found.high]).all()

@@ -97,7 +97,7 @@ def test_missing_input_names_the_notebook_that_makes_it(run):
 def test_trained_models_by_name(run):
     with pytest.raises(StudyError, match="no model 'cnn'; expected one of dense, scheduled, wide"):
         run.model("cnn")
-    with pytest.raises(StudyError, match="vae.keras is missing; .*: run 10_train_variational fir"):
+    with pytest.raises(StudyError, match="vae.keras is missing; .*: run 11_train_variational fir"):
         run.model("vae")
     for model, maker in runs.MODELS.items():
         made = runs.Run("trial", maker)

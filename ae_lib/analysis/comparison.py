@@ -1,4 +1,4 @@
-"""Comparison of models: what is measured of each, which differences count, and the figures."""
+"""Comparison of models: what is measured of each, and the figures."""
 
 import textwrap
 import time
@@ -6,28 +6,27 @@ from functools import partial
 
 from ae_lib import figures, metrics
 from ae_lib.analysis import latent
-from ae_lib.metrics import Interval
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from adjustText import adjust_text
 from scipy.optimize import brentq
 
-# TensorFlow takes seconds to import, and a ranking does not need it: Keras and what imports it are
+# TensorFlow takes seconds to import, and the figures do not need it: Keras and what imports it are
 # imported by the functions that train or run a network.
 
 BATCH = 200  # images sent through ten networks at once
 COARSEST = 8.0  # the largest quantisation step that is tried
-NOT_MEASURED = "–"
-NOTHING = Interval(np.nan, np.nan, np.nan)
 # Which of the metrics of `evaluate` stand in a table of results.
 HEADLINE = ("bce", "mse", "sse", "ssim", "bits_at_equal_error")
 HEADLINE += ("knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy")
 
 
-def evaluate(name, autoencoder, images, equal_error=0.015, penalties=(0.01, 0.1), seed=0):
+def evaluate(name, autoencoder, images, equal_error=0.015, penalties=(0.01, 0.1)):
     """Measure an autoencoder by all functions of this module except `detection`.
+
+    Returns a dict of metrics to numbers, or to values of the test images, float64 (n,), whose mean
+    is the metric.
 
     Parameters
     ----------
@@ -45,21 +44,21 @@ def evaluate(name, autoencoder, images, equal_error=0.015, penalties=(0.01, 0.1)
     return {
         f"{name}.parameters": autoencoder.count_params(),
         f"{name}.latent_dim": encoder.output_shape[1],
-        **reconstruction(name, x, reconstruct(x), images.shape, seed),
-        **features(name, encode, images, penalties, seed),
-        **compression(name, model_codec, x, equal_error, seed),
+        **reconstruction(name, x, reconstruct(x), images.shape),
+        **features(name, encode, images, penalties),
+        **compression(name, model_codec, x, equal_error),
         **duration(name, reconstruct, x),
     }
 
 
-def reconstruction(name, x, y, shape, seed=0):
-    """Return the intervals of `ae_lib.metrics.SCORES` of reconstructions ``y`` of images ``x``."""
+def reconstruction(name, x, y, shape):
+    """Return `ae_lib.metrics.SCORES` of reconstructions ``y`` of images ``x``, image by image."""
     scores = metrics.score(x, y, shape)
-    return {f"{name}.test.{s}": metrics.interval(scores[s], seed) for s in metrics.SCORES}
+    return {f"{name}.test.{s}": scores[s].to_numpy() for s in metrics.SCORES}
 
 
-def features(name, encode, images, penalties=(0.01, 0.1), seed=0):
-    """Return the intervals of the test accuracy of 1-NN, 5-NN and a linear probe on codes.
+def features(name, encode, images, penalties=(0.01, 0.1)):
+    """Return which test images 1-NN, 5-NN and a linear probe classify rightly from codes.
 
     Parameters
     ----------
@@ -67,18 +66,16 @@ def features(name, encode, images, penalties=(0.01, 0.1), seed=0):
     images : ae_lib.data.Dataset
     penalties : sequence of float
         Candidates for the ``c`` of `latent.linear_probe`; the validation images choose.
-    seed : int, of the bootstrap resampling
     """
     codes = map(encode, (images.x_train, images.x_val, images.x_test))
     hits = latent.hits(codes, images, penalties)
-    return {f"{name}.test.{score}": metrics.interval(hit, seed) for score, hit in hits.items()}
+    return {f"{name}.test.{score}": hit for score, hit in hits.items()}
 
 
-def compression(name, model_codec, x, error, seed=0):
-    """Return the bits per image at which a codec has a given error, or nothing if it never has it.
+def compression(name, model_codec, x, error):
+    """Return the images' bits at which a codec has a given error, or nothing if it never has it.
 
-    The bits are those of the stream with its header; the interval is that of the images' ideal
-    code lengths, which add up to nearly as much.
+    They are the images' ideal code lengths, scaled to the length of the stream with its header.
 
     Parameters
     ----------
@@ -101,16 +98,15 @@ def compression(name, model_codec, x, error, seed=0):
     step = float(np.exp(brentq(excess, *ends, xtol=1e-3)))
     ideal = model_codec.ideal_bits(model_codec.quantise(coordinates, step), step)
     bits = 8 * len(codec.compress(x, model_codec, step)) / len(x)
-    scaled = ideal * bits / ideal.mean()
-    return {f"{name}.test.bits_at_equal_error": metrics.interval(scaled, seed)}
+    return {f"{name}.test.bits_at_equal_error": ideal * bits / ideal.mean()}
 
 
 def detection(name, autoencoder, images, settings, task, seed=0):
-    """Return the mean AUROC in the one-class protocol of 06_detect_anomalies, with its interval.
+    """Return the mean AUROC in the one-class protocol of 06_detect_anomalies, image by image.
 
     For each class that has training, validation and test images a network of the same layers is
-    trained on the training images of this class alone; the score is the squared error. The interval
-    is over test images, not over seeds. Nothing is returned if there are fewer than two classes.
+    trained on the training images of this class alone; the score is the squared error. What the
+    images contribute is that of `anomaly.auroc`. Nothing if there are fewer than two classes.
 
     Parameters
     ----------
@@ -142,7 +138,7 @@ def detection(name, autoencoder, images, settings, task, seed=0):
 
     errors = models.predict_in_batches(squared_errors, images.x_test, BATCH)
     areas = anomaly.auroc(errors, images.y_test[:, None] != classes)
-    return {f"oneclass.{name}_mse.auroc_mean": areas.mean()}
+    return {f"oneclass.{name}_mse.auroc_mean": areas.mean(axis=1)}
 
 
 def duration(name, reconstruct, x, repeats=3):
@@ -154,80 +150,6 @@ def duration(name, reconstruct, x, repeats=3):
         reconstruct(x)
         seconds.append(time.perf_counter() - start)
     return {f"{name}.test.seconds_per_10000": float(np.median(seconds)) * 10_000 / len(x)}
-
-
-class Ranking:
-    """Who is better under one metric: over a run's test images, unpaired, and over training seeds.
-
-    Its attributes ``images`` and ``seeds`` map each model to an interval, ``counts`` to its seeds.
-
-    Parameters
-    ----------
-    names : dict
-        Model to the name of its metric.
-    more_is_better : bool
-    measured : dict
-        The metrics of a run, name to `ae_lib.metrics.Interval`.
-    published : dict
-        As `ae_lib.run.reference` gives it; entries of fewer than two seeds do not count.
-    level : float, of the intervals over seeds
-    """
-
-    def __init__(self, names, more_is_better, measured, published, level=0.95):
-        self.names, self.sign, self.level = names, (1 if more_is_better else -1), level
-        self.images = {model: measured.get(name, NOTHING) for model, name in names.items()}
-        self.seeds, self.counts = dict.fromkeys(names, NOTHING), dict.fromkeys(names, 0)
-        self._samples = {}
-        for model, name in names.items():
-            entry = published.get(name, {})
-            if entry.get("seeds", 0) > 1:
-                sample = self._samples[model] = entry["mean"], entry["std"], entry["seeds"]
-                self.seeds[model] = metrics.student_interval(*sample, level)
-                self.counts[model] = entry["seeds"]
-
-    def beats(self, first, second):
-        """Tell whether the first is better over the test images; a dash if an end is missing."""
-        a, b = self.images[first], self.images[second]
-        if np.isnan([a.low, b.low]).any():
-            return NOT_MEASURED
-        return a.above(b) if self.sign > 0 else b.above(a)
-
-    def beats_over_seeds(self, first, second, level=None):
-        """Tell whether `gain_over_seeds` is above 0; a dash if it is missing."""
-        gain = self.gain_over_seeds(first, second, level)
-        return NOT_MEASURED if np.isnan(gain.value) else gain.verdict
-
-    def gain_over_seeds(self, first, second, level=None):
-        """Return by how much the first model is better, with Welch's interval, or `NOTHING`."""
-        if not {first, second} <= set(self._samples):
-            return NOTHING
-        high, low = (first, second) if self.sign > 0 else (second, first)
-        return metrics.welch_interval(self._samples[high], self._samples[low], level or self.level)
-
-    def leaders(self, among=None):
-        """Return the best model over the test images, then those whose intervals overlap it."""
-        return self._leaders(self.images, among, self.beats)
-
-    def leaders_over_seeds(self, among=None):
-        """Return the best mean over seeds, then those not shown to be worse.
-
-        The best is compared with all others because it is the best: each comparison is made at a
-        level at which all of them hold jointly (Bonferroni).
-        """
-        others = sum(np.isfinite(self.seeds[model].value) for model in among or self.seeds) - 1
-        joint = 1 - (1 - self.level) / max(1, others)
-        return self._leaders(self.seeds, among, lambda a, b: self.beats_over_seeds(a, b, joint))
-
-    def _leaders(self, values, among, beats):
-        known = [model for model in among or values if np.isfinite(values[model].value)]
-        best, *others = sorted(known, key=lambda model: -self.sign * values[model].value) or [None]
-        level = [model for model in others if beats(best, model) in ("no", "undecided")]
-        return [best, *level] if known else []
-
-    def ranks(self):
-        """Return the models' ranks by the run's values, 1 the best, equal ones alike, or NaN."""
-        values = {model: -self.sign * interval.value for model, interval in self.images.items()}
-        return pd.Series(values).rank(method="min")
 
 
 def pareto_front(costs, errors):
@@ -341,7 +263,7 @@ def rank_matrix(ranks, level, caption):
     top = 1.1 * np.nanmax(values)
     axes.imshow(values, cmap="Blues_r", aspect="auto", vmin=0, vmax=top)
     for (i, j), rank in np.ndenumerate(values):
-        text = NOT_MEASURED if np.isnan(rank) else f"{rank:.0f}"
+        text = "–" if np.isnan(rank) else f"{rank:.0f}"
         if level.iloc[i, j] and rank > 1:
             text = f"({text})"
         style = {"color": "white" if rank < 0.35 * top else "#222222", "ha": "center"}

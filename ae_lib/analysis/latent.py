@@ -1,7 +1,7 @@
 """What codes are good for: neighbours, linear classification, and the roles of their units."""
 
 from ae_lib import StudyError
-from ae_lib.metrics import interval, mse
+from ae_lib.metrics import mse
 
 import numpy as np
 import pandas as pd
@@ -110,7 +110,7 @@ def hits(codes, images, penalties=(0.1,), near=None):
     (train, val, test), labels, truth = codes, images.y_train, images.y_test
     near = neighbours(train, test, 5) if near is None else near
     predicted = {f"knn{k}_accuracy": vote(labels, near[:, :k]) for k in (1, 5)}
-    if len(np.unique(labels)) < 2:
+    if images.single_class:
         return dict.fromkeys([*predicted, "linear_probe_accuracy"], np.full(len(truth), np.nan))
     probes = [linear_probe(train, labels, c) for c in penalties]
     best = max(probes, key=lambda probe: probe.score(val, images.y_val))
@@ -229,18 +229,3 @@ def path(start, end, steps):
     """
     weights = np.linspace(0, 1, steps, dtype=start.dtype)[:, None, None]
     return (1 - weights) * start + weights * end
-
-
-def equivalent(first, second, margin, seed=0):
-    """Test whether two models' mean values are equivalent within a margin (TOST, 95 %).
-
-    True if the 95 % interval of the mean difference lies within ± margin. False does not prove a
-    difference: few images never show equivalence. Schuirmann, "A comparison of the two one-sided
-    tests procedure and the power approach for assessing the equivalence of average
-    bioavailability", Journal of Pharmacokinetics and Biopharmaceutics 15(6), 1987.
-
-    ``first`` and ``second`` are values on the same images, shape (n,); ``margin`` is the smallest
-    difference that matters, ``seed`` that of the paired bootstrap resampling.
-    """
-    gain = interval(np.asarray(first, "float64") - second, seed)
-    return -margin < gain.low and gain.high < margin

@@ -23,21 +23,21 @@ NEEDS = {
     "03_evaluate": [MODEL],
     "09_train_convolutional": ["02_train"],
     "04_error_maps": [MODEL],
-    "10_train_variational": ["02_train"],
+    "11_train_variational": ["02_train"],
     "05_explore_latent_space": [MODEL],
     "06_detect_anomalies": [MODEL],
     "07_compress_images": [MODEL],
     "08_learn_from_few_labels": [MODEL],
-    "11_benchmark": [],
+    "15_benchmark": [],
     "12_compare_models": [
         "01_preprocess", "02_train", "03_evaluate", "05_explore_latent_space",
-        "06_detect_anomalies", "09_train_convolutional", "10_train_variational",
+        "06_detect_anomalies", "09_train_convolutional", "11_train_variational",
     ],
     "13_study_latent_size": [],
     "14_use_your_own_images": [],
 }  # fmt: skip
 OWN_PROFILE = {  # run no others
-    "11_benchmark": "benchmark",
+    "15_benchmark": "benchmark",
     "13_study_latent_size": "latent_size",
     "14_use_your_own_images": "own_images",
 }

@@ -7,6 +7,7 @@ from ae_lib import StudyError
 from ae_lib.run import (
     PROJECT,
     REFERENCE,
+    claims_file,
     explained_write_errors,
     is_duration,
     sweep_files,
@@ -28,9 +29,10 @@ ROUNDING = 1e-5, 1e-8  # relative and absolute part for arithmetic on the data
 
 
 def measure(profile, scheduler=None):
-    """Execute a profile, by name or path, under several seeds and write its reference file.
+    """Execute a profile, by name or path, under several seeds and write its reference files.
 
-    Returns its path, ``reports/reference/<profile>.json``. `StudyError` if a trial failed; the
+    Returns the path of the metrics, ``reports/reference/<profile>.json``; beside it stands
+    ``<profile>_claims.csv``, as of `ae_lib.study.sweep.judge`. `StudyError` if a trial failed; the
     others are kept in ``reports/sweeps/reference_<profile>/``.
     """
     path = graph.named_file(profile, graph.PARAMS, "profile")
@@ -43,11 +45,13 @@ def measure(profile, scheduler=None):
                 "it, and start again, which resumes after what is done."
             )
         records = [sweep.record_of(folder, trial) for trial in trials]
+        claims = (folder / "claims.csv").read_bytes()
     by_seed = [record["metrics"] for record in records]
     target = REFERENCE / f"{path.stem}.json"
     with explained_write_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, summarise(records[0]["headline"], by_seed))
+        write_bytes(claims_file(path.stem), claims)
     return target
 
 

@@ -51,17 +51,17 @@ def collect(folder, notebooks):
     """The results of some notebooks of a run together, a dict.
 
     ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: names of those in
-    a table of results, the front page's included, or a claim; ``claims``.
+    a table of results, the front page's included, or a claim; ``claims``, as dicts of what
+    `ae_lib.metrics.judge` gives, and their ``notebook``.
     """
     metrics, headline, claims = {}, set(), []
     for name in notebooks:
         results = read_json(folder / "artifacts" / name / RESULTS)
         metrics |= results["metrics"]
         headline.update(results["headline"])
-        claims += results["claims"]
-    named = [part for row in claims for part in row[1:3]]
+        claims += [{**row, "notebook": name} for row in results["claims"]]
     table = [f"{model}.test.{score}" for model in _measured_in_full(metrics) for score in SCORES]
-    headline.update(name for name in [*named, *table] if name in metrics)
+    headline.update(name for name in table if name in metrics)
     return {"metrics": metrics, "headline": sorted(headline), "claims": claims}
 
 
@@ -121,9 +121,8 @@ def _write_front_page(profile, folder, run, results, notice):
     titles = {name: _title(folder, name) for name in run["parameters"]}
     body = _rendered(
         "front", profile=profile.name, run=run, titles=titles, scores=SCORES, notice=notice,
-        metrics=metrics, models=_measured_in_full(metrics), claims=results["claims"],
-        verdicts=_first_artifact(folder, run["parameters"], "verdicts.json") or {},
-        judged=run["parameters"].get("03_evaluate", {}).get("model", "dense"),
+        metrics=metrics, models=_measured_in_full(metrics),
+        claims=[{**row, "gain": from_json(row["gain"])} for row in results["claims"]],
         waiting=[name for name in profile.parameters if name not in titles],
         figure=(folder / "figures" / "03_reconstructions.png").is_file(), comparison=comparison,
     )  # fmt: skip

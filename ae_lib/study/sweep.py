@@ -16,12 +16,20 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 
-from ae_lib import StudyError
-from ae_lib.run import explained_write_errors, read_json, write_bytes, write_json
+from ae_lib import StudyError, metrics
+from ae_lib.run import (
+    VALUES,
+    explained_write_errors,
+    from_json,
+    read_json,
+    write_bytes,
+    write_json,
+)
 from ae_lib.study import execute, graph, site
 from ae_lib.study.execute import say
 from ae_lib.study.fingerprint import sha256_of
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -133,10 +141,12 @@ def run_trial(trial, with_models=False):
     """Execute a trial in a temporary folder, on any machine that has ae_lib and the data.
 
     Returns a dict: ``status``, "done" or "failed"; ``error``, a sentence, empty if it is done; what
-    `ae_lib.study.site.collect` gives; ``files``, name to bytes: the notebooks, and the models if
-    they are asked for, or what the notebook that failed has left.
+    `ae_lib.study.site.collect` gives; ``files``, name to bytes: the notebooks, what they measured
+    of each image, and the models if they are asked for, or what the notebook that failed has left.
     """
-    error, patterns = "", ["*.ipynb", *(["artifacts/*/*.keras"] if with_models else [])]
+    error, patterns = "", ["*.ipynb", f"artifacts/*/{VALUES}"]
+    if with_models:
+        patterns.append("artifacts/*/*.keras")
     with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as temporary:
         names = {task["parameters"]["profile"] for task in trial.tasks.values()}
         folder = Path(temporary) / "reports" / names.pop()
@@ -150,18 +160,23 @@ def run_trial(trial, with_models=False):
         return {
             "status": "failed" if error else "done",
             "error": error,
-            "files": {path.name: path.read_bytes() for path in paths},
+            "files": {_file_name(path): path.read_bytes() for path in paths},
             **site.collect(folder, executed),
         }
+
+
+def _file_name(path):
+    return f"{path.parent.name}.npz" if path.name == VALUES else path.name
 
 
 def collect(trials, folder, scheduler=None, workers=None, with_models=False, work=run_trial):
     """Execute those trials that are not done yet, and keep what each gives when it arrives.
 
-    The folder gets ``trials/``, with a folder for each trial, and the table that is returned, as of
-    `write_table`. ``scheduler`` is the address of a Dask scheduler; by default one is started here,
-    with ``workers`` processes. ``work`` is a function like `run_trial`. `StudyError` if the
-    scheduler cannot be reached, or the folder cannot be written; what has arrived is kept.
+    The folder gets ``trials/``, with a folder for each trial, ``claims.csv``, the table of `judge`,
+    and the table that is returned, as of `write_table`. ``scheduler`` is the address of a Dask
+    scheduler; by default one is started here, with ``workers`` processes. ``work`` is a function
+    like `run_trial`. `StudyError` if the scheduler cannot be reached, or the folder cannot be
+    written; what has arrived is kept.
     """
     waiting = [trial for trial in trials if not _is_done(folder, trial, with_models)]
     if len(waiting) < len(trials):
@@ -174,6 +189,8 @@ def collect(trials, folder, scheduler=None, workers=None, with_models=False, wor
                 _execute_on(client, task, waiting, len(trials), folder)
     finally:
         results = write_table(trials, folder)
+        with explained_write_errors(folder):
+            write_bytes(folder / "claims.csv", judge(trials, folder).to_csv(index=False).encode())
     return results
 
 
@@ -312,3 +329,47 @@ def write_table(trials, folder):
         write_bytes(folder / "results.parquet", parquet.getvalue())
         write_bytes(folder / "results.csv", table.to_csv(index=False).encode())
     return table
+
+
+def judge(trials, folder):
+    """Decide the claims of the trials' notebooks over all seeds and images; a pandas.DataFrame.
+
+    Trials that differ in their seed alone are replicates. Columns: what else is varied;
+    ``notebook``; ``seeds``, how many replicates; what `ae_lib.metrics.judge` gives, with the gain's
+    value, interval and p-value in columns of their own. The claims of a notebook are one family.
+    """
+    groups = {}
+    for trial in trials:
+        record = record_of(folder, trial)
+        point = {key: value for key, value in trial.point.items() if key != "seed"}
+        for notebook, claims in itertools.groupby(
+            record.get("claims", []), lambda c: c["notebook"]
+        ):
+            key = json.dumps([point, notebook])
+            groups.setdefault(key, []).append((list(claims), _values_of(record, trial, folder)))
+    tables = [_judged_together(*json.loads(key), group) for key, group in groups.items()]
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def _values_of(record, trial, folder):
+    """What a trial has measured, metric to the images' values, or to a number that has none."""
+    values = {name: from_json(entry).value for name, entry in record["metrics"].items()}
+    for file in record["files"]:
+        if file.endswith(".npz"):
+            with np.load(folder / "trials" / trial.name / file) as arrays:
+                values |= dict(arrays)
+    return values
+
+
+def _judged_together(point, notebook, replicates):
+    columns = ("claim", "measured", "baseline", "better")
+    claims = [[row[key] for key in columns] for row in replicates[0][0]]
+    names = {side for claim in claims for side in claim[1:3] if isinstance(side, str)}
+    values = {
+        name: np.concatenate([np.atleast_2d(own[name]) for _, own in replicates]) for name in names
+    }
+    table = metrics.judge(claims, values)
+    gains = pd.DataFrame([vars(gain) for gain in table["gain"]]).rename(columns={"value": "gain"})
+    parts = [table[list(columns)], gains, table["verdict"]]
+    where = {**point, "notebook": notebook, "seeds": len(replicates)}
+    return pd.concat(parts, axis=1).assign(**where)[[*where, *columns, *gains, "verdict"]]

@@ -77,7 +77,7 @@ from sklearn.decomposition import PCA
 
 if pairs < 3:
     raise StudyError(f"pairs is {pairs}; expected at least 3, which are drawn: change it.")
-run = Run(profile, "10_train_variational")
+run = Run(profile, "11_train_variational")
 dense = models.load(run.artifact("02_train/dense.keras"))
 images = data.load(dataset, image_size=image_size)
 images
@@ -139,12 +139,12 @@ curves = {
 }
 ends = {label: curve["value"].iloc[-1] for label, curve in curves.items()}
 caption = (
-    f"Figure 10.1. {images.title}: −ELBO by epoch; lower is better. It ends at {ends['training']:.1f} nats per image in training and "
+    f"Figure 11.1. {images.title}: −ELBO by epoch; lower is better. It ends at {ends['training']:.1f} nats per image in training and "
     f"{ends['validation']:.1f} in validation; the last tenth of the epochs changed the latter by "
     f"{ends['validation'] - curves['validation']['value'].iloc[-max(2, epochs // 10)]:+.1f}."
 )
 run.show(
-    "10_elbo_curves", figures.lines(curves, caption, "epoch", "−ELBO / nats per image", bottom=None)
+    "11_elbo_curves", figures.lines(curves, caption, "epoch", "−ELBO / nats per image", bottom=None)
 )
 
 # %% [markdown]
@@ -184,11 +184,11 @@ by_number = pd.DataFrame(
 nll, gap = nats[samples], metrics.interval(nats[1] - nats[samples], seed)
 last_step = by_number["value"].iloc[-2] - by_number["value"].iloc[-1]
 caption = (
-    f"Figure 10.2. {images.title}: the estimated NLL of the test images falls with the number of samples, from the −ELBO by "
+    f"Figure 11.2. {images.title}: the estimated NLL of the test images falls with the number of samples, from the −ELBO by "
     f"{gap.value:.2f} nats; the last step lowers it by {last_step:.2f}. The intervals, 95 %, are over the images, which are the same throughout."
 )
 run.show(
-    "10_importance_bound",
+    "11_importance_bound",
     figures.intervals_by_group(
         {"VAE": by_number}, caption, "samples per image", "NLL / nats per image", bottom=None
     ),
@@ -265,11 +265,11 @@ shares = {
     for name, v in spread.items()
 }
 caption = (
-    f"Figure 10.3. {images.title}: share of each unit in the variance of the test codes. {active.sum()} of {latent_dim} units of the "
+    f"Figure 11.3. {images.title}: share of each unit in the variance of the test codes. {active.sum()} of {latent_dim} units of the "
     f"VAE are active and have {active_kl:.1f} of the {unit_kl.sum():.1f} nats of divergence; the largest has {unit_kl.max():.1f}."
 )
 run.show(
-    "10_active_units",
+    "11_active_units",
     figures.lines(shares, caption, "latent unit, in falling order", "share of variance / %"),
 )
 print(f"all {latent_dim} units are active:", "yes" if active.all() else "no")
@@ -309,10 +309,10 @@ chosen = images.examples(seed)
 rows = {"test image": x_test[chosen]}
 rows |= {label[name]: y[chosen] for name, y in {**reconstructions, "pca": from_pca}.items()}
 caption = (
-    f"Figure 10.4. {images.title}: test images drawn at random and their reconstructions. Mean squared error per pixel: VAE "
+    f"Figure 11.4. {images.title}: test images drawn at random and their reconstructions. Mean squared error per pixel: VAE "
     f"{quality['vae']['mse'].value:.4f}, dense autoencoder {quality['dense']['mse'].value:.4f}, PCA {quality['pca']['mse'].value:.4f}."
 )
-run.show("10_reconstructions", figures.image_rows(rows, images.shape, caption))
+run.show("11_reconstructions", figures.image_rows(rows, images.shape, caption))
 for other in ("pca", "dense"):
     verdict = metrics.lower(scores["vae"]["mse"], scores[other]["mse"], seed)
     print(f"the VAE has a lower squared error than {label[other]}: {verdict}")
@@ -394,10 +394,10 @@ def mosaics(panels, caption):
 side = min(10, int(np.sqrt(count)))
 shown = {name: x[: side**2].reshape(side, side, -1) for name, x in new.items()}
 caption = (
-    f"Figure 10.5. {images.title}: new images, the first drawn. The {neighbour_count} nearest training images agree to "
+    f"Figure 11.5. {images.title}: new images, the first drawn. The {neighbour_count} nearest training images agree to "
     + ", ".join(f"{100 * agree[name].mean():.0f} % ({name})" for name in [*new, "test images"])
 )
-run.show("10_samples", mosaics(shown, f"{caption}."))
+run.show("11_samples", mosaics(shown, f"{caption}."))
 
 # %% [markdown]
 # By how much is a decoder's new image farther from real ones than what it makes of real codes? And are the new images nearer
@@ -478,11 +478,11 @@ rows = {}
 for i in range(3):
     rows |= {f"{i + 1}, {label[name]}": path[:, i] for name, path in paths.items()}
 caption = (
-    f"Figure 10.6. {images.title}: from one test image to another along the straight line between their codes. Half way the squared "
+    f"Figure 11.6. {images.title}: from one test image to another along the straight line between their codes. Half way the squared "
     f"distance to the nearest training image is {path_far[label['vae']].mean():.1f} for the VAE (cross-fade {path_far[label['vae'] + ', cross-fade'].mean():.1f}), "
     f"{path_far[label['dense']].mean():.1f} for the dense autoencoder ({path_far[label['dense'] + ', cross-fade'].mean():.1f})."
 )
-run.show("10_interpolation", figures.image_rows(rows, images.shape, caption))
+run.show("11_interpolation", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
 # ## Draw the map of a code of two numbers
@@ -502,10 +502,10 @@ drawn_map = models.predict_in_batches(flat.decoder, grid.reshape(-1, 2))
 drawn_map = drawn_map.reshape(map_steps, map_steps, -1)
 flat_elbo = images.pixels * flat_fitted.history["val_loss"][-1]
 caption = (
-    f"Figure 10.7. {images.title}: the images of a VAE with a code of two numbers, at the quantiles of the prior. Its validation −ELBO is "
+    f"Figure 11.7. {images.title}: the images of a VAE with a code of two numbers, at the quantiles of the prior. Its validation −ELBO is "
     f"{flat_elbo:.0f} nats, that of the VAE above {-bounds['validation']['elbo'].value:.0f}."
 )
-run.show("10_manifold", mosaics({f"{map_steps} × {map_steps} codes": drawn_map}, caption))
+run.show("11_manifold", mosaics({f"{map_steps} × {map_steps} codes": drawn_map}, caption))
 
 # %%
 flat_codes = models.predict_in_batches(flat.encoder, x_test)
@@ -514,11 +514,11 @@ right = latent.vote(images.y_train, ids) == images.y_test
 single = len(np.unique(images.y_train)) < 2  # then there are no classes to be told apart
 right = metrics.interval(np.where(single, np.nan, right), seed)
 caption = (
-    f"Figure 10.8. {images.title}: the codes of the test images in the same plane. The 5 nearest training codes name the class of "
+    f"Figure 11.8. {images.title}: the codes of the test images in the same plane. The 5 nearest training codes name the class of "
     f"{100 * right.value:.1f} % [{100 * right.low:.1f}, {100 * right.high:.1f}] of them; no label was used in training."
 )
 run.show(
-    "10_plane",
+    "11_plane",
     figures.scatter_maps(
         {"codes": flat_codes}, images.classes[images.y_test], caption, "latent unit {}"
     ),
@@ -573,10 +573,10 @@ pd.DataFrame(collapse | reference).T.fillna("").rename_axis(columns=title)
 rows = {"test image": x_test[chosen]} | {f"β = {w:g}": y[chosen] for w, y in swept_images.items()}
 counts = ", ".join(f"{row['active units']} ({weight})" for weight, row in collapse.items())
 caption = (
-    f"Figure 10.9. {images.title}: reconstructions of VAEs whose divergence weighs more from row to row. Active units of "
+    f"Figure 11.9. {images.title}: reconstructions of VAEs whose divergence weighs more from row to row. Active units of "
     f"{latent_dim}: {counts}."
 )
-run.show("10_collapse", figures.image_rows(rows, images.shape, caption))
+run.show("11_collapse", figures.image_rows(rows, images.shape, caption))
 lightest, heaviest = sweep_betas[0], sweep_betas[-1]
 for weight in (lightest, heaviest):
     collapsed = collapse[f"β = {weight:g}"]["active units"] == 0

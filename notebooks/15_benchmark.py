@@ -56,7 +56,7 @@ import pandas as pd
 import tensorflow as tf
 from scipy.stats import ttest_ind
 
-run = Run(profile, "11_benchmark")
+run = Run(profile, "15_benchmark")
 if dataset == "any":
     dataset = "mnist" if data.local_file("mnist") else "digits"
 source = data.load(dataset)
@@ -102,14 +102,14 @@ network = models.dense_autoencoder(latent_dim=latent_dim)
 limit = backends.operations(network, images, validation) / rate
 others = speedup["median"].drop(benchmark.STUDY)
 caption = (
-    f"Figure 11.1. Seconds per epoch of {images:,} images with a validation pass of {validation:,} (median and quartiles of "
+    f"Figure 15.1. Seconds per epoch of {images:,} images with a validation pass of {validation:,} (median and quartiles of "
     f"{repetitions} turns). The study's training takes {table['median'][benchmark.STUDY]:.2f} s, the others "
     f"{others.min():.2f} to {others.max():.2f} times as long; its matrix products at the machine's rate would take {limit:.2f} s."
 )
 shown = table.loc[peers, ["median", "low", "high"]].rename(columns={"median": "value"})
 alone = shown.assign(value=limit, low=limit, high=limit)
 shown = {"an epoch": shown, "its matrix products at the machine's rate": alone}
-run.show("11_race", figures.intervals_by_group(shown, caption, "", "seconds"))
+run.show("15_race", figures.intervals_by_group(shown, caption, "", "seconds"))
 
 # %% [markdown]
 # Time as a multiple of the study's: ratio of the medians, and the least and greatest ratio of a single round.
@@ -240,23 +240,23 @@ by_count = costs("images", counts)
 flat = [count for count in counts if 50_000 <= count <= 1_000_000]
 variation = by_count["value"][flat].max() / by_count["value"][flat].min() - 1
 caption = (
-    f"Figure 11.2. Time per image by the number of training images, median and quartiles of {cost_repetitions} epochs. "
+    f"Figure 15.2. Time per image by the number of training images, median and quartiles of {cost_repetitions} epochs. "
     f"From {flat[0]:,} to {flat[-1]:,} images it varies by {100 * variation:.0f} %."
 )
 labelled = by_count.set_axis([f"{count:,}" for count in counts])
 run.show(
-    "11_cost_by_images",
+    "15_cost_by_images",
     figures.intervals_by_group({"training": labelled}, caption, "images", "µs per image"),
 )
 
 # %%
 by_batch = costs("batch_size", batch_sizes)
 caption = (
-    f"Figure 11.3. Time per image by batch size: {by_batch['value'].iloc[0] / by_batch['value'].iloc[-1]:.1f} times as long "
+    f"Figure 15.3. Time per image by batch size: {by_batch['value'].iloc[0] / by_batch['value'].iloc[-1]:.1f} times as long "
     f"with batches of {batch_sizes[0]} as with {batch_sizes[-1]}. Adam's update costs the same for any batch."
 )
 run.show(
-    "11_cost_by_batch_size",
+    "15_cost_by_batch_size",
     figures.intervals_by_group({"training": by_batch}, caption, "images per batch", "µs per image"),
 )
 
