@@ -32,8 +32,8 @@ MODELS = {
     "wide": "09_train_convolutional",
     "conv": "09_train_convolutional",
     "conv30": "09_train_convolutional",
-    "denoising": "09_train_convolutional",
-    "denoising_conv": "09_train_convolutional",
+    "denoising": "10_denoise",
+    "residual": "10_denoise",
     "vae": "11_train_variational",
 }
 

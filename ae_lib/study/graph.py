@@ -22,6 +22,7 @@ NEEDS = {
     "02_train": [],
     "03_evaluate": [MODEL],
     "09_train_convolutional": ["02_train"],
+    "10_denoise": ["02_train", "09_train_convolutional"],
     "04_error_maps": [MODEL],
     "11_train_variational": ["02_train"],
     "05_explore_latent_space": [MODEL],
@@ -31,7 +32,7 @@ NEEDS = {
     "15_benchmark": [],
     "12_compare_models": [
         "01_preprocess", "02_train", "03_evaluate", "05_explore_latent_space",
-        "06_detect_anomalies", "09_train_convolutional", "11_train_variational",
+        "06_detect_anomalies", "09_train_convolutional", "10_denoise", "11_train_variational",
     ],
     "13_study_latent_size": [],
     "14_use_your_own_images": [],
