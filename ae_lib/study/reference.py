@@ -10,6 +10,7 @@ from ae_lib.run import (
     claims_file,
     explained_write_errors,
     is_duration,
+    reference,
     sweep_files,
     write_bytes,
     write_json,
@@ -20,6 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t as student
 
+MODEL_CARD = PROJECT / "MODEL_CARD.md"
 GOLDEN = PROJECT / "tests" / "golden"
 README_FIGURES = ("03_reconstructions",)
 SEEDS, SEEDS_OF_CORE = 5, 10  # that execute every notebook; and that execute `CORE` alone
@@ -52,7 +54,27 @@ def measure(profile, scheduler=None):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, summarise(records[0]["headline"], by_seed))
         write_bytes(claims_file(path.stem), claims)
+        if path.stem == "mnist":
+            write_bytes(MODEL_CARD, model_card().encode())
     return target
+
+
+def model_card():
+    """The text of `MODEL_CARD`, with MNIST's published metrics."""
+    import jinja2
+
+    metrics = reference("mnist")
+
+    def published(name, digits=4):
+        if name not in metrics:
+            return ""
+        mean, std = metrics[name]["mean"], metrics[name]["std"]
+        deviation = f" ± {std:.{digits}f}" if std > ROUNDING[0] * abs(mean) else ""
+        return f"{mean:.{digits}f}{deviation}"
+
+    loader = jinja2.PackageLoader("ae_lib.study", ".")
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
+    return environment.get_template("model_card.md.j2").render(published=published)
 
 
 def _trial(path, seed):
