@@ -256,6 +256,8 @@ def test_values_of_images_are_published_as_a_metric_and_kept_for_later_notebooks
         np.testing.assert_array_equal(kept, both[name])
     assert later.metrics_of("01_preprocess")["a.test.random"] == metrics.interval(ERRORS)
     assert results_of(run)["metrics"]["a.count"] == {"value": 3.0}
+    later.finish({"b.count": 4}, headline=["b.count"])
+    assert run.values_of("02_train") == {}
 
 
 def test_claims_are_decided_together_and_kept_with_gain_and_verdict(run):
