@@ -246,16 +246,25 @@ def judge(claims, values):
         A row for each claim with these four, ``gain``, a `Difference` that is positive if the claim
         holds, and ``verdict``, as of `verdicts`.
     """
-    rows = [(*claim, _gain(*claim[1:], values)) for claim in claims]
+    rows = [
+        (claim, measured, baseline, better,
+         gain(values.get(measured, measured), values.get(baseline, baseline), better))
+        for claim, measured, baseline, better in claims
+    ]  # fmt: skip
     table = pd.DataFrame(rows, columns=["claim", "measured", "baseline", "better", "gain"])
     return table.assign(verdict=verdicts(table["gain"]))
 
 
-def _gain(measured, baseline, better, values):
-    sides = (values.get(side, side) for side in (measured, baseline))
-    first, second = (getattr(side, "value", side) for side in sides)  # of an Interval
-    pairs = {"higher": (first, second), "lower": (second, first)}
-    return difference(*pairs[better])
+def gain(measured, baseline, better):
+    """Return by how much values are better than a baseline's, as a `Difference`.
+
+    Both are values as for `interval`, numbers, or an `Interval`, which counts as its value;
+    ``better`` is "lower" or "higher", else `ValueError`.
+    """
+    first, second = (getattr(side, "value", side) for side in (measured, baseline))
+    if better not in ("lower", "higher"):
+        raise ValueError(f"better is {better!r}; expected 'lower' or 'higher': change the claim.")
+    return difference(first, second) if better == "higher" else difference(second, first)
 
 
 def numbered_name(name, number):

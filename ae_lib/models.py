@@ -57,7 +57,7 @@ def convolutional_autoencoder(shape=(28, 28), filters=(32, 64), latent_dim=32):
     """Build a convolutional autoencoder, whose images are flat outside, like those of all models.
 
     ``shape`` is their height and width, which may have any size. Each convolution, of ``filters``
-    filters, halves both by a stride of 2, rounding up; the decoder mirrors them with transposed
+    filters, divides both by its stride of 2, rounding up; the decoder mirrors them with transposed
     convolutions, and crops the row or column that is too many. Kernels are 3 × 3, hidden layers
     ReLU, the code of ``latent_dim`` units linear, the output a sigmoid. After Masci, Meier, Cireşan
     and Schmidhuber, "Stacked convolutional auto-encoders for hierarchical feature extraction",

@@ -3,7 +3,9 @@
 Each returns the problems that it finds, as sentences; none is good.
 """
 
+import ast
 import re
+import statistics
 
 import nbformat
 import yaml
@@ -17,6 +19,30 @@ PEERS = "benchmark"  # the extra that is not locked: who wants its packages inst
 MACHINE_PATH = re.compile(
     r"(?<![\w.$~}/])/(?:root|home|Users|tmp|private|work|mnt|opt|var)/|[A-Z]:\\\\"
 )
+MOST_LINES, MEDIAN_LINES, CELLS, FIGURES = 15, 6, (10, 24), 8  # of a notebook, its code
+# Words that are retired, and what is written instead. A space stands for any gap: between words,
+# between lines of a comment, in an identifier.
+RETIRED = {
+    r"drawn? (again|badly)|draws( (an|the|each))? images? again|draws? badly": "reconstructs",
+    r"(has|have|had|asked) to draw": "target",
+    r"doubts?": "uncertainty",
+    r"told apart|tell(s|ing)? apart": "significantly different",
+    r"numbers? of (a|the|its|each|every) codes?": "latent dimension",
+    r"sizes? of (a|the|its|each|every) codes?|code sizes?": "latent dimension",
+    r"(?<!kl\s)(?<!kl\n#\s)(?<!leibler\s)divergences?": "KL divergence",
+    r"spreads?": "standard deviation",
+    r"pca cut": "pca_clipped",
+    r"cells? of (a|the) sweep": "trial",
+    r"kept states?|begins? anew|anew": "checkpoint, restart, reinitialized",
+    r"halves": "encoder and decoder",
+    r"standings|scorecards?|contenders?|stand-ins?": "comparison, evaluation, backend",
+    r"could not be had": "is not available",
+    r"mend(s|ed|ing)?": "fix",
+    r"barely": "yes, no, no difference detected",
+    r"undecided": "no difference detected",
+    r"level within": "equivalent within",
+}
+VAGUE = {"found", "own", "some", "kept", "given", "few"}  # as a variable's name in a notebook
 SHOWN = re.compile(r"\s*(-?[\d.]+)(?: ± ([\d.]+))?")  # a number in a table, and its deviation
 
 
@@ -34,6 +60,50 @@ def _content(path):
 
     cells = jupytext.read(path).cells
     return [(cell.cell_type, cell.source, sorted(cell.metadata.get("tags", []))) for cell in cells]
+
+
+def words_in_use(text):
+    """No retired word stands in a text: prose, captions, messages, identifiers, comments."""
+    problems = []
+    for pattern, instead in RETIRED.items():
+        spaced = pattern.replace(" ", r"[\s#_]*")
+        for match in re.finditer(rf"(?<![^\W_])({spaced})(?![^\W_])", text, re.IGNORECASE):
+            line = text.count("\n", 0, match.start()) + 1
+            problems.append(f"line {line}: {match[0]!r}; expected {instead}")
+    return problems
+
+
+def telling_names(script):
+    """No variable, parameter or function of a notebook has a name that says nothing."""
+    problems = []
+    for node in ast.walk(ast.parse(script)):
+        stored = isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+        name = node.id if stored else getattr(node, "arg", getattr(node, "name", None))
+        if name in VAGUE and not isinstance(node, ast.keyword | ast.alias):
+            problems.append(f"line {node.lineno}: {name}; expected what it holds")
+    return problems
+
+
+def within_budgets(script):
+    """A notebook has neither too much code nor too many figures; the parameters do not count."""
+    import jupytext
+
+    cells = [
+        cell for cell in jupytext.reads(script, "py:percent").cells if cell.cell_type == "code"
+    ]
+    sources = [c.source for c in cells if "parameters" not in c.metadata.get("tags", [])]
+    lines = [sum(bool(line.strip()) for line in source.splitlines()) for source in sources]
+    figures = sum(source.count("run.show(") for source in sources)
+    problems = []
+    if not CELLS[0] <= len(lines) <= CELLS[1]:
+        problems.append(f"{len(lines)} code cells; expected {CELLS[0]} to {CELLS[1]}")
+    if statistics.median(lines) > MEDIAN_LINES:
+        problems.append(f"a median of {statistics.median(lines)} lines; expected {MEDIAN_LINES}")
+    if max(lines) > MOST_LINES:
+        problems.append(f"a cell of {max(lines)} lines; expected at most {MOST_LINES}")
+    if figures > FIGURES:
+        problems.append(f"{figures} figures; expected at most {FIGURES}")
+    return problems
 
 
 def is_what_the_code_makes(notebook, fingerprint):

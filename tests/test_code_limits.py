@@ -1,4 +1,4 @@
-"""The house keeps its rooms: budgets, short functions, lazy extras, one word for one thing.
+"""The house keeps its rooms: budgets, short functions, lazy extras.
 
 Who imports whom is import-linter's to say (pyproject.toml), but for the notebooks.
 """
@@ -6,7 +6,6 @@ Who imports whom is import-linter's to say (pyproject.toml), but for the noteboo
 import ast
 import itertools
 import json
-import re
 import statistics
 import subprocess
 import sys
@@ -25,9 +24,6 @@ EXTRAS = [
     *("jupytext", "papermill", "nbformat", "filelock", "psutil", "yaml", "ruamel"),
     *("distributed", "bokeh", "pyarrow"),
 ]
-RETIRED = re.compile(
-    r"\b(scorecards?|standings|contenders?|anew|halves|pca cut|code size|kept states?)\b"
-)
 
 
 def room(name):
@@ -80,26 +76,6 @@ def imported(path):
 
 def is_in(name, package):
     return f"{name}.".startswith(f"{package}.")
-
-
-def identifiers(node):
-    """What a node of the syntax tree is called or calls."""
-    fields = ("id", "attr", "arg", "name", "asname", "module")
-    values = (getattr(node, field, None) for field in fields)
-    return [value for value in values if isinstance(value, str)]
-
-
-def messages(tree):
-    """Strings that are no docstrings."""
-    docstrings = [docstring_of(node) for node in ast.walk(tree)]
-    skipped = {id(docstring.value) for docstring in docstrings if docstring}
-    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant))
-    return [c.value for c in constants if isinstance(c.value, str) and id(c) not in skipped]
-
-
-def words(text):
-    """An identifier's words, apart: ``KeptState`` and ``kept_state`` are "kept state"."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])|_", " ", text).lower()
 
 
 @pytest.mark.parametrize("name", BUDGETS)
@@ -160,14 +136,6 @@ print(json.dumps(heavy))
     assert json.loads(done.stdout) == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_retired_word_is_in_an_identifier_or_a_message(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = [name for node in ast.walk(tree) for name in identifiers(node)]
-    texts = [words(text) for text in [path.stem, *names, *messages(tree)]]
-    assert sorted({text for text in texts if RETIRED.search(text)}) == []
-
-
 SAMPLE = '''
 @decorated
 @twice
@@ -197,15 +165,3 @@ def test_imports_are_seen_wherever_they_stand(tmp_path):
         "ae_lib.study.graph",
     ]
     assert not is_in("ae_lib.studying", "ae_lib.study")
-
-
-@pytest.mark.parametrize(
-    "text", ["KeptState", "pca_cut", "contender", "begun anew", "_code_size", "HALVES"]
-)
-def test_retired_words_are_found(text):
-    assert RETIRED.search(words(text))
-
-
-@pytest.mark.parametrize("text", ["cells", "renewal", "understanding", "behalves", "state"])
-def test_other_words_are_not(text):
-    assert not RETIRED.search(words(text))

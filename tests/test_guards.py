@@ -21,6 +21,12 @@ ENVIRONMENT = (PROJECT / "environment.yml").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
 SIZES = guards.by_size(pd.read_csv(sweep_files("latent_size")[1]))
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+TEXTS = [
+    path
+    for pattern in ("*.md", "ae_lib/**/*.py", "ae_lib/**/*.j2", "notebooks/**/*.py",
+                    "notebooks/**/*.md", "notebooks/**/*.yaml")
+    for path in sorted(PROJECT.glob(pattern))
+]  # fmt: skip
 each_stored = pytest.mark.parametrize(
     "path", STORED, ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
@@ -75,6 +81,18 @@ def test_golden_notebooks_are_of_the_current_scripts(name):
     injected = [cell for cell in cells if "injected-parameters" in cell.metadata.get("tags", [])]
     sources = [cell.source for cell in cells if cell not in injected]
     assert sources == [cell.source for cell in graph.read_notebook(name).cells]
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.relative_to(PROJECT).as_posix())
+def test_no_retired_word_is_in_use(path):
+    assert guards.words_in_use(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_keep_their_budgets_and_their_names_say_what_they_hold(name):
+    text = script(name).read_text(encoding="utf-8")
+    assert guards.within_budgets(text) == []
+    assert guards.telling_names(text) == []
 
 
 def test_versions_agree():
@@ -140,6 +158,68 @@ def test_pair_out_of_step_is_found(pair):
 def test_pair_with_other_tags_is_found(pair, tmp_path):
     edited(pair[1], tmp_path, lambda cells: cells[3].metadata.update(tags=["nbval-skip"]))
     assert guards.pair_agrees(*pair) != []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "KeptState", "pca_cut", "a contender", "begun anew", "_code_size", "HALVES",
+        "a test\n# of doubt", "not told\n# apart", "drawn badly", "it draws an image again",
+        "what it has to draw", "to mend", "the spread of seeds", "the divergence", "barely; less",
+        "MNIST could not be had", "undecided", "the numbers of a code", "the size of the code",
+        "stand-ins", "the scorecard", "the standings", "the cells of a sweep",
+    ],
+)  # fmt: skip
+def test_retired_words_are_found(text):
+    assert len(guards.words_in_use(f"good\n{text}, good")) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cells", "renewal", "understanding", "behalves", "state", "recommend", "doubtless",
+        "KL divergence", "Kullback-Leibler divergence", "KL\n# divergence", "drawn at random",
+        "stand in a table", "half", "widespread", "a code of 32 units", "sizes of images", "level",
+    ],
+)  # fmt: skip
+def test_other_words_are_not(text):
+    assert guards.words_in_use(text) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["own = 1", "for few in []: 1", "def kept(): 1", "def f(given): 1", "[some for some in []]"],
+)
+def test_names_that_say_nothing_are_found(code):
+    assert len(guards.telling_names(code)) == 1
+
+
+def test_telling_names_are_not():
+    assert guards.telling_names("errors = f(own=1, few=found)\nfrom a import kept\n") == []
+
+
+def cells_of(*lengths, tags=""):
+    return "".join(f"# %%{tags}\n" + "run.show(\n" * length for length in lengths)
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        (cells_of(*[0] * 9), "9 code cells"),
+        (cells_of(*[0] * 25), "25 code cells"),
+        (cells_of(*[0] * 9, 16), "a cell of 16 lines"),
+        (cells_of(*[0] * 9, 9), "9 figures"),
+        (cells_of(*[1] * 8 + [0]) + cells_of(20, tags=' tags=["parameters"]'), "9 code cells"),
+        ("# %%\n1\n\n# %%\n" * 5 + "# %%\n" + "1\n" * 15, None),
+        (cells_of(*[0] * 5) + ("# %%\n" + "1\n" * 7) * 6, "a median of 7 lines"),
+    ],
+)
+def test_a_notebook_beyond_its_budgets_is_found(script, problem):
+    problems = guards.within_budgets(script)
+    if problem is None:
+        assert problems == []
+    else:
+        assert any(text.startswith(problem) for text in problems)
 
 
 @pytest.mark.parametrize("count", [None, 7])

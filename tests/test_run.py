@@ -9,10 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ae_lib import StudyError, figures
+from ae_lib import StudyError, figures, metrics
 from ae_lib import run as runs
 from ae_lib.metrics import Interval
 
+import numpy as np
 import pytest
 
 
@@ -107,10 +108,10 @@ def test_trained_models_by_name(run):
 
 
 def test_metrics_of_another_notebook_come_back_as_they_were(run):
-    metrics = {"a.test.mse": Interval(1.0, 0.5, 1.5), "a.test.ssim": 0.5, "a.test.gone": math.nan}
-    run.finish(metrics)
+    given = {"a.test.mse": Interval(1.0, 0.5, 1.5), "a.test.ssim": 0.5, "a.test.gone": math.nan}
+    run.finish(given)
     read = runs.Run("trial", "02_train").metrics_of("01_preprocess")
-    assert read["a.test.mse"] == metrics["a.test.mse"]
+    assert read["a.test.mse"] == given["a.test.mse"]
     assert (read["a.test.ssim"].value, math.isnan(read["a.test.ssim"].low)) == (0.5, True)
     assert math.isnan(read["a.test.gone"].value)
 
@@ -211,13 +212,13 @@ def test_readers_find_the_old_content_or_the_new(tmp_path, monkeypatch):
 
 # ------------------------------ metrics in files
 def test_metrics_are_json_with_ends_where_there_are_any_and_null_for_what_is_missing(run):
-    metrics = {
+    given = {
         "a.test.mse": Interval(1.0, 0.5, 1.5),
         "a.test.ssim": 2,
         "a.test.gone": math.nan,
         "a.test.psnr": math.inf,
     }
-    run.finish(metrics)
+    run.finish(given)
     path = run.folder / "artifacts" / "01_preprocess" / "results.json"
     strict = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert strict["metrics"] == {
@@ -234,16 +235,66 @@ def test_a_file_that_would_not_be_json_is_refused(tmp_path):
     assert not (tmp_path / "file").exists()
 
 
+# ------------------------------ claims, and the values of images
+ERRORS = np.random.default_rng(0).normal(1, 0.1, (3, 50))  # of three models
+
+
 def test_the_headline_is_what_is_named_and_what_claims_measure(run):
-    metrics = {f"a.test.{name}": 1.0 for name in ("mse", "ssim", "psnr", "sse")}
-    claims = [("it is good", "a.test.ssim", "a.test.sse", "yes"), ("more", 0.5, 1, "no")]
-    run.finish(metrics, claims, headline=["a.test.mse"])
+    given = {f"a.test.{name}": 1.0 for name in ("mse", "ssim", "psnr", "sse")}
+    claims = [("it is good", "a.test.ssim", "a.test.sse", "lower")]
+    run.finish(given, claims, headline=["a.test.mse"])
     assert results_of(run)["headline"] == ["a.test.mse", "a.test.sse", "a.test.ssim"]
-    assert results_of(run)["claims"][1] == ["more", "0.5", "1", "no"]
-    with pytest.raises(
-        StudyError, match="headline of 01_preprocess names a.test.new, which is not"
-    ):
-        run.finish(metrics, headline=["a.test.new"])
+
+
+def test_values_of_images_are_published_as_a_metric_and_kept_for_later_notebooks(run):
+    both = {"a.test.mse": ERRORS[0], "a.test.random": ERRORS, "a.test.other": ERRORS[1]}
+    run.finish(both | {"a.count": 3}, headline=["a.test.mse", "a.test.random", "a.count"])
+    later = runs.Run("trial", "02_train")
+    values = later.values_of("01_preprocess")
+    assert set(values) == {"a.test.mse", "a.test.random"}, "of the headline, and no numbers"
+    for name, kept in values.items():
+        np.testing.assert_array_equal(kept, both[name])
+    assert later.metrics_of("01_preprocess")["a.test.random"] == metrics.interval(ERRORS)
+    assert results_of(run)["metrics"]["a.count"] == {"value": 3.0}
+    later.finish({"b.count": 4}, headline=["b.count"])
+    assert run.values_of("02_train") == {}
+
+
+def test_claims_are_decided_together_and_kept_with_gain_and_verdict(run):
+    measured = {"a.test.mse": ERRORS[0], "b.test.mse": ERRORS[0] + 1, "c.test.mse": ERRORS[1]}
+    claims = [
+        ("a is nearer than b", "a.test.mse", "b.test.mse", "lower"),
+        ("a is nearer than c", "a.test.mse", "c.test.mse", "lower"),
+        ("a is above what is published", "a.test.mse", 5.0, "higher"),
+    ]
+    judged = run.finish(measured, claims).claims
+    assert judged.equals(metrics.judge(claims, measured))
+    kept = results_of(run)["claims"]
+    assert [row["verdict"] for row in kept] == ["yes", "no difference detected", "no"]
+    assert [row["baseline"] for row in kept] == ["b.test.mse", "c.test.mse", 5.0]
+    assert [row["gain"]["value"] for row in kept] == [gain.value for gain in judged["gain"]]
+    assert kept[1]["gain"]["p"] == judged["gain"][1].p
+
+
+def test_a_claim_may_name_what_an_earlier_notebook_has_measured(run):
+    run.finish({"a.test.mse": ERRORS[0]}, headline=["a.test.mse"])
+    later = runs.Run("trial", "02_train")
+    earlier = later.values_of("01_preprocess")
+    claims = [("b is nearer", "b.test.mse", "a.test.mse", "lower")]
+    judged = later.finish({"b.test.mse": ERRORS[0] - 1}, claims, earlier=earlier).claims
+    assert judged["verdict"].tolist() == ["yes"]
+    assert results_of(later)["headline"] == ["b.test.mse"]
+    assert list(results_of(later)["metrics"]) == ["b.test.mse"]
+
+
+@pytest.mark.parametrize("claim", [("a.test.new", 1.0), ("a.test.mse", "a.test.new")])
+def test_what_was_not_measured_is_refused_and_nothing_is_published(run, claim):
+    expected = "headline or a claim of 01_preprocess names a.test.new, which is not among its met"
+    with pytest.raises(StudyError, match=expected):
+        run.finish({"a.test.mse": 1.0}, [("it is good", *claim, "lower")])
+    with pytest.raises(StudyError, match=expected):
+        run.finish({"a.test.mse": 1.0}, headline=["a.test.new"])
+    assert not (run.folder / "artifacts").exists()
 
 
 # ------------------------------ comparison with what is published

@@ -1,14 +1,15 @@
 """Comparison of models: what is measured of each, and the figures."""
 
-import textwrap
 import time
 from functools import partial
 
 from ae_lib import figures, metrics
 from ae_lib.analysis import latent
+from ae_lib.metrics import Interval
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from adjustText import adjust_text
 from scipy.optimize import brentq
 
@@ -17,6 +18,7 @@ from scipy.optimize import brentq
 
 BATCH = 200  # images sent through ten networks at once
 COARSEST = 8.0  # the largest quantisation step that is tried
+NOTHING = Interval(np.nan, np.nan, np.nan)  # what was not measured
 # Which of the metrics of `evaluate` stand in a table of results.
 HEADLINE = ("bce", "mse", "sse", "ssim", "bits_at_equal_error")
 HEADLINE += ("knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy")
@@ -163,21 +165,67 @@ def pareto_front(costs, errors):
     return ~beaten & np.isfinite(costs) & np.isfinite(errors)
 
 
+class OverSeeds(Interval):
+    """A mean and the ends of one standard deviation over training seeds below and above it."""
+
+    def __repr__(self):
+        std = (self.high - self.low) / 2
+        return f"{self.value:#.4g} ± {std:.2g}" if std > 0 else super().__repr__()
+
+
+def over_seeds(entry):
+    """Return a published metric, as of `ae_lib.run.reference`, as `OverSeeds`; `NOTHING` of None.
+
+    What is deterministic, or was measured with one seed, has no ends.
+    """
+    if entry is None:
+        return NOTHING
+    half = entry["std"] if entry["std"] > 1e-6 * abs(entry["mean"]) else np.nan  # of rounding
+    return OverSeeds(entry["mean"], entry["mean"] - half, entry["mean"] + half)
+
+
+def published_claims(path, notebook):
+    """Return a notebook's claims decided over seeds and images, from a file of `ae_lib.run`.
+
+    A pandas.DataFrame with columns claim, seeds, gain and verdict; empty without such a file.
+    """
+    columns = ["claim", "seeds", "gain", "verdict"]
+    if not path.is_file():
+        return pd.DataFrame(columns=columns)
+    table = pd.read_csv(path).query("notebook == @notebook")
+    parts = zip(table["gain"], table["low"], table["high"], strict=True)
+    return table.assign(gain=[Interval(*part) for part in parts])[columns].reset_index(drop=True)
+
+
+def panels(series, measures):
+    """Arrange tables of `ae_lib.metrics.Interval`, label to table, as `interval_rows` takes them.
+
+    The tables have a row for each model and a column for each of ``measures``.
+    """
+    return {
+        measure: {
+            label: pd.DataFrame(list(map(vars, table[measure])), table.index)
+            for label, table in series.items()
+        }
+        for measure in measures
+    }
+
+
 @figures.look()
-def interval_rows(panels, caption, log=()):
+def interval_rows(panels, caption):
     """Draw values with their intervals, one row per model and one panel per measure.
 
     ``panels`` maps a measure, with its unit, to a dict of labels to tables with columns value, low,
-    high and a row for each model, the same in all; a value without ends has no bar. The axes of the
-    measures in ``log`` are logarithmic.
+    high and a row for each model, the same in all; a value without ends has no bar. A dashed line
+    goes through the first value of the first table, the baseline.
     """
     series = next(iter(panels.values()))
     models = next(iter(series.values())).index
-    figure = figures.new(caption, height=0.24 * len(models) + 1.1)
+    figure = figures.new(caption, height=0.3 * len(models) + 1.1)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (measure, tables) in zip(grid, panels.items(), strict=True):
         draw_rows(axes, tables)
-        axes.set(xlabel=measure, xscale="log" if measure in log else "linear")
+        axes.set(xlabel=measure)
         few_ticks(axes.xaxis)
     grid[0].set_yticks(range(len(models)), models)
     grid[0].set_ylim(len(models) - 0.5, -0.5)
@@ -189,9 +237,13 @@ def interval_rows(panels, caption, log=()):
 def draw_rows(axes, tables):
     """Draw one panel of `interval_rows`; a model without any value is marked as not measured."""
     axes.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+    baseline = next(iter(tables.values()))["value"].iloc[0]
+    axes.axvline(baseline, color="#777777", linestyle="--", linewidth=0.9, zorder=0)
+    # A marker must not be wider than an interval: a thin upright line, and a small circle.
+    looks = [{"marker": "|", "markersize": 11}, {"marker": "o", "markersize": 4, "mfc": "white"}]
     for i, (label, table, style) in enumerate(figures.styled(tables)):
-        y = np.arange(len(table)) + 0.26 * (i - (len(tables) - 1) / 2)
-        style |= {"linestyle": "none", "capsize": 2.5, "markersize": 4.5}
+        y = np.arange(len(table)) + 0.3 * (i - (len(tables) - 1) / 2)
+        style |= {"linestyle": "none", "capsize": 2, **looks[i % len(looks)]}
         axes.errorbar(table["value"], y, xerr=figures.half_widths(table), label=label, **style)
     missing = np.all([table["value"].isna() for table in tables.values()], axis=0)
     style = {"transform": axes.get_yaxis_transform(), "ha": "center", "va": "center"}
@@ -248,29 +300,3 @@ def draw_points(axes, table):
     text = {"fontsize": 9, "in_layout": False, "path_effects": figures.OUTLINE}
     for model, row in table.iterrows():
         axes.text(row["cost"], row["value"], model, **text)
-
-
-@figures.look()
-def rank_matrix(ranks, level, caption):
-    """Draw ranks as numbers on shades, the darker the better, with a dash for NaN.
-
-    ``ranks`` and ``level`` are tables with one row per model and one column per measure; ``level``
-    tells who does not differ significantly from the best, and has its rank in brackets.
-    """
-    figure = figures.new(caption, height=0.3 * len(ranks) + 0.9)
-    axes = figure.subplots()
-    values = ranks.to_numpy()
-    top = 1.1 * np.nanmax(values)
-    axes.imshow(values, cmap="Blues_r", aspect="auto", vmin=0, vmax=top)
-    for (i, j), rank in np.ndenumerate(values):
-        text = "–" if np.isnan(rank) else f"{rank:.0f}"
-        if level.iloc[i, j] and rank > 1:
-            text = f"({text})"
-        style = {"color": "white" if rank < 0.35 * top else "#222222", "ha": "center"}
-        axes.text(j, i, text, va="center", fontweight="bold" if rank == 1 else None, **style)
-    columns = [textwrap.fill(name, 10) for name in ranks.columns]
-    axes.set_xticks(range(len(columns)), columns, fontsize=8.5)
-    axes.set_yticks(range(len(ranks)), ranks.index)
-    axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    axes.spines[:].set_visible(False)
-    return figure

@@ -37,7 +37,8 @@ def fingerprint(name, notebook, parameters, needed):
     images = {key: _images(named[key], size) for key in graph.DATASETS if key in named}
     files = [sweep_table(named[key]) for key in graph.SWEEPS if key in named]
     if name in graph.READS_REFERENCE:
-        files += REFERENCE.glob(f"{parameters['profile']}.json")
+        names = (f"{parameters['profile']}.json", f"{parameters['profile']}_claims.csv")
+        files += [REFERENCE / name for name in names if (REFERENCE / name).is_file()]
     read = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     modules = _modules({"ae_lib"}.union(*(imports for _, imports in cells)))
     code = [text for text, _ in cells]

@@ -54,6 +54,8 @@ SCHEMA = {  # of a sweep's file
     },
 }  # fmt: skip
 RECORD = {"done": "trial.json", "failed": "failed.json"}  # what is kept of a trial
+CLAIM = ["claim", "measured", "baseline", "better"]
+JUDGED = ["notebook", "seeds", *CLAIM, "gain", "low", "high", "p", "verdict"]  # of `judge`
 ROW = {"status": "missing", "seconds": math.nan, "worker": "", "error": ""}  # last columns
 
 
@@ -318,7 +320,7 @@ def write_table(trials, folder):
         row = dict(trial.point)
         for notebook, task in trial.tasks.items():
             row |= {f"{notebook}.{key}": value for key, value in task["parameters"].items()}
-        row = {key: json.dumps(v) if isinstance(v, list) else v for key, v in row.items()}
+        row = {key: _cell(value) for key, value in row.items()}
         entries = record.get("metrics", {})
         row |= {name: entries.get(name, {}).get("value", math.nan) for name in measured}
         rows.append(row | {key: record.get(key, empty) for key, empty in ROW.items()})
@@ -331,45 +333,68 @@ def write_table(trials, folder):
     return table
 
 
-def judge(trials, folder):
-    """Decide the claims of the trials' notebooks over all seeds and images; a pandas.DataFrame.
+def _cell(value):
+    return json.dumps(value) if isinstance(value, list) else value
 
-    Trials that differ in their seed alone are replicates. Columns: what else is varied;
-    ``notebook``; ``seeds``, how many replicates; what `ae_lib.metrics.judge` gives, with the gain's
-    value, interval and p-value in columns of their own. The claims of a notebook are one family.
+
+def judge(trials, folder):
+    """Decide the claims of the finished trials over all seeds and images; a pandas.DataFrame.
+
+    Trials that differ in their seed alone are replicates. Columns: what else is varied; `JUDGED`,
+    where ``seeds`` is the number of replicates that make the claim, ``gain``, ``low``, ``high`` and
+    ``p`` are those of `ae_lib.metrics.gain`, and the verdicts on the claims of a notebook are
+    decided together.
     """
     groups = {}
     for trial in trials:
         record = record_of(folder, trial)
-        point = {key: value for key, value in trial.point.items() if key != "seed"}
-        for notebook, claims in itertools.groupby(
-            record.get("claims", []), lambda c: c["notebook"]
-        ):
-            key = json.dumps([point, notebook])
-            groups.setdefault(key, []).append((list(claims), _values_of(record, trial, folder)))
-    tables = [_judged_together(*json.loads(key), group) for key, group in groups.items()]
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        if record.get("status") == "done":
+            point = {key: value for key, value in trial.point.items() if key != "seed"}
+            own = folder / "trials" / trial.name
+            groups.setdefault(json.dumps(point), []).append(_claims_of(record, own))
+    rows = []
+    for point, replicates in groups.items():
+        varied = {key: _cell(value) for key, value in json.loads(point).items()}
+        for notebook in dict.fromkeys(itertools.chain.from_iterable(replicates)):
+            makers = [own[notebook] for own in replicates if notebook in own]
+            rows += [{**varied, "notebook": notebook, **row} for row in _judged_together(makers)]
+    return pd.DataFrame(rows, columns=None if rows else JUDGED)
 
 
-def _values_of(record, trial, folder):
-    """What a trial has measured, metric to the images' values, or to a number that has none."""
+def _claims_of(record, own):
+    """Of a trial, notebook to the claims it makes, each with the values of its two sides."""
     values = {name: from_json(entry).value for name, entry in record["metrics"].items()}
+    sides = {row[side] for row in record.get("claims", []) for side in ("measured", "baseline")}
     for file in record["files"]:
         if file.endswith(".npz"):
-            with np.load(folder / "trials" / trial.name / file) as arrays:
-                values |= dict(arrays)
-    return values
+            with np.load(own / file) as arrays:
+                values |= {name: arrays[name] for name in sides & set(arrays)}
+    claims = {}
+    for row in record.get("claims", []):
+        claim = tuple(row[key] for key in CLAIM)
+        made = claims.setdefault(row["notebook"], {})
+        made[claim] = [values.get(side, side) for side in claim[1:3]]
+    return claims
 
 
-def _judged_together(point, notebook, replicates):
-    columns = ("claim", "measured", "baseline", "better")
-    claims = [[row[key] for key in columns] for row in replicates[0][0]]
-    names = {side for claim in claims for side in claim[1:3] if isinstance(side, str)}
-    values = {
-        name: np.concatenate([np.atleast_2d(own[name]) for _, own in replicates]) for name in names
-    }
-    table = metrics.judge(claims, values)
-    gains = pd.DataFrame([vars(gain) for gain in table["gain"]]).rename(columns={"value": "gain"})
-    parts = [table[list(columns)], gains, table["verdict"]]
-    where = {**point, "notebook": notebook, "seeds": len(replicates)}
-    return pd.concat(parts, axis=1).assign(**where)[[*where, *columns, *gains, "verdict"]]
+def _judged_together(replicates):
+    """Rows of `judge`, for the claims that replicates of one notebook make."""
+    rows, gains = [], []
+    for claim in dict.fromkeys(itertools.chain.from_iterable(replicates)):
+        made = [own[claim] for own in replicates if claim in own]
+        measured, baseline = (_stacked(side) for side in zip(*made, strict=True))
+        gains.append(metrics.gain(measured, baseline, claim[-1]))
+        rows.append({"seeds": len(made), **dict(zip(CLAIM, claim, strict=True))})
+    return [
+        {**row, "gain": gain.value, "low": gain.low, "high": gain.high, "p": gain.p,
+         "verdict": verdict}
+        for row, gain, verdict in zip(rows, gains, metrics.verdicts(gains), strict=True)
+    ]  # fmt: skip
+
+
+def _stacked(replicates):
+    """Values of several trials, (trials, images), or of their means if they have other images."""
+    values = [np.atleast_2d(own).mean(axis=0) for own in replicates]  # over replicates of a trial
+    if len({len(own) for own in values}) > 1:
+        values = [own.mean(keepdims=True) for own in values]
+    return np.array(values)

@@ -93,6 +93,7 @@ def measured(monkeypatch, tmp_path):
             outcome = {"status": "done", "metrics": metrics, "headline": ["dense.test.mse"]}
             outcome["files"] = {}
             sweep.keep(outcome, trial, folder)
+        (folder / "claims.csv").write_text("decided\n")
         return sweep.write_table(trials, folder)
 
     monkeypatch.setattr(sweep, "collect", collect)
@@ -116,6 +117,7 @@ def test_measure_varies_the_seed_and_nothing_else_and_writes_what_the_rule_gives
     assert executed == [list(own)] * 5 + [["02_train", "03_evaluate"]] * 5
     values = [float(number) for number in range(1, 11)]
     assert read_json(tmp_path / "digits.json") == {"dense.test.mse": entry_of(values)}
+    assert (tmp_path / "digits_claims.csv").read_text() == "decided\n"
 
 
 def test_nothing_is_published_if_a_trial_failed_and_the_others_are_kept(
@@ -133,7 +135,7 @@ def test_nothing_is_published_if_a_trial_failed_and_the_others_are_kept(
     code, errors = study("measure", "digits")
     assert code == 1
     assert "error: 1 of 10 trials have failed; expected none: read why above, fix it" in errors
-    assert not (tmp_path / "digits.json").exists()
+    assert not list(tmp_path.glob("digits*"))
     assert len(list(kept[0].glob("trials/*/trial.json"))) == 10
 
 

@@ -8,8 +8,6 @@ from ae_lib.run import read_json, write_json
 from ae_lib.study import fingerprint, graph, site
 from tests.study.small_project import BODIES, metrics_of, pretend_finished, study_of
 
-import pytest
-
 
 def page(folder, name="index"):
     return (folder / f"{name}.html").read_text(encoding="utf-8")
@@ -33,8 +31,8 @@ def test_pages_say_at_once_that_they_are_not_mnist_and_load_nothing(folder):
         assert not re.search(r"<(?:script|link|iframe)|(?:src|url)[=(][\"']?(?:https?:)?//", text)
 
 
-def test_front_page_lists_each_claim_with_its_baseline_and_verdict(folder):
-    row = ["It is small", str(Interval(0.5, 0.4, 0.6)), "PCA 0.7", "yes"]
+def test_front_page_lists_each_claim_with_its_baseline_gain_and_verdict(folder):
+    row = ["It is small", Interval(0.5, 0.4, 0.6), 0.7, Interval(0.2, 0.1, 0.3), "yes"]
     cells = "".join(f"<td>{cell}</td>" for cell in row)
     assert f"<tr>{cells}</tr>" in page(folder)
 
@@ -132,14 +130,17 @@ def test_table_has_a_row_for_each_model_autoencoders_first_in_the_studys_order(n
     assert {row[2] for row in rows} == {none * 2 + cell + none * 2 + cell}
 
 
-def test_front_page_says_whose_verdicts_it_shows(new_project):
+def test_front_page_shows_the_metrics_of_both_sides_of_a_claim_and_its_words_as_text(new_project):
     folder, profile = new_project / "reports" / "small", graph.load_profile("small")
-    entries = {f"dense.test.{score}": {"value": 0.5} for score in ("mse", "ssim")}
+    entries = {"dense.test.mse": {"value": 0.5}, "pca.test.mse": {"value": 0.25}}
     pretend_finished(profile, folder, {"03_evaluate": entries})
-    (folder / "artifacts" / "03_evaluate" / "verdicts.json").write_text('{"mse": "yes"}')
+    path = folder / "artifacts" / "03_evaluate" / "results.json"
+    claim = {"claim": "MSE < PCA's", "measured": "dense.test.mse", "baseline": "pca.test.mse"}
+    claim |= {"better": "lower", "gain": {"value": -0.25}, "verdict": "–"}
+    write_json(path, read_json(path) | {"claims": [claim]})
     site.write(profile, folder, None)
-    expected = r"dense better than pca_clipped\?</td>(<td></td>){2}<td>yes</td>"
-    assert re.search(expected, page(folder))
+    cells = ["MSE &lt; PCA&#39;s", "0.5000", "0.2500", "-0.2500", "–"]
+    assert f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" in page(folder)
 
 
 def test_front_page_says_what_was_done_to_the_images_and_what_is_left_out(new_project):
@@ -159,19 +160,19 @@ def test_front_page_says_what_was_done_to_the_images_and_what_is_left_out(new_pr
     assert expected in page(folder)
 
 
-@pytest.mark.parametrize("claims", [[], [["a", "dense.test.mse", "b.c", "yes"]]])
-def test_the_headline_is_what_notebooks_name_and_what_claims_measure(tmp_path, claims):
-
+def test_results_of_notebooks_are_collected_with_the_notebook_of_each_claim(tmp_path):
+    claim = {"claim": "a", "measured": "pca.test.mse", "baseline": 1.0}
     for name, metric in (("01_a", "dense.test.mse"), ("02_b", "pca.test.mse")):
         path = tmp_path / "artifacts" / name / "results.json"
         path.parent.mkdir(parents=True)
-        headline = ["pca.test.mse"] if name == "02_b" else []
-        results = {"metrics": {metric: {"value": 1.0}}, "headline": headline}
-        write_json(path, results | {"claims": claims if name == "02_b" else []})
+        results = {"metrics": {metric: {"value": 1.0}}, "headline": [], "claims": []}
+        if name == "02_b":
+            results |= {"headline": ["pca.test.mse"], "claims": [claim]}
+        write_json(path, results)
     results = site.collect(tmp_path, ["01_a", "02_b"])
-    measured = ["dense.test.mse"] if claims else []
-    assert results["headline"] == [*measured, "pca.test.mse"]
+    assert results["headline"] == ["pca.test.mse"]
     assert list(results["metrics"]) == ["dense.test.mse", "pca.test.mse"]
+    assert results["claims"] == [{**claim, "notebook": "02_b"}]
 
 
 def test_the_finished_run_is_what_the_executor_noted(folder):

@@ -4,18 +4,20 @@ Where it does not matter, workers are threads, and a function stands in for the 
 """
 
 import functools
+import io
 import json
 import os
 import re
 import signal
 from threading import Timer
 
-from ae_lib import StudyError
+from ae_lib import StudyError, metrics
 from ae_lib.study import execute, graph, sweep
 from tests.study import fake_work as work
 from tests.study import small_project as small
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -200,9 +202,13 @@ def test_a_trial_gives_metrics_notebooks_and_models_without_the_scripts(trials, 
     outcome = sweep.run_trial(trials[1], with_models=True)
     assert (outcome["status"], outcome["error"]) == ("done", "")
     mse = {name: entry["value"] for name, entry in outcome["metrics"].items()}
-    assert mse == {"dense.val.mse": 1.1, "dense.test.mse": 1.5}
+    assert mse == {"dense.val.mse": 1.1, "dense.test.mse": pytest.approx(0.51)}
+    assert [claim["notebook"] for claim in outcome["claims"]] == ["03_evaluate"]
     assert outcome["headline"] == ["dense.test.mse", "dense.val.mse"]
-    assert list(outcome["files"]) == ["02_train.ipynb", "03_evaluate.ipynb", "dense.keras"]
+    notebooks = ["02_train.ipynb", "03_evaluate.ipynb"]
+    assert list(outcome["files"]) == [*notebooks, "dense.keras", "03_evaluate.npz"]
+    values = np.load(io.BytesIO(outcome["files"]["03_evaluate.npz"]))
+    assert values["dense.test.mse"] == pytest.approx([0.46, 0.51, 0.56])
     assert outcome["files"]["dense.keras"] == b'"weights"'
     executed = nbformat.reads(outcome["files"]["02_train.ipynb"].decode(), 4)
     assert executed.metadata["study"]["parameters"]["seed"] == 1
@@ -322,6 +328,116 @@ def test_two_sweeps_of_the_same_points_on_one_scheduler_are_not_mixed_up(
         table = sweep.collect(two, results, scheduler, work=functools.partial(work.numbered, 7.0))
         assert [future.status for future in held] == ["finished"] * 2
     assert table["number"].tolist() == [7.0, 7.0]
+
+
+# ------------------------------ claims over seeds and images
+def made(claims, **values):
+    """What a trial gives whose notebook 03 has measured values and claims something of them."""
+    claims = [
+        dict(zip(sweep.CLAIM, claim, strict=True), notebook="03_evaluate") for claim in claims
+    ]
+    entries = {name: {"value": float(np.mean(own))} for name, own in values.items()}
+    file = io.BytesIO()
+    np.savez(file, **{name: own for name, own in values.items() if np.ndim(own)})
+    files = {"03_evaluate.npz": file.getvalue()}
+    return {"status": "done", "metrics": entries, "claims": claims, "files": files}
+
+
+def judged(trials, results):
+    """What stands in the file of the claims of these trials."""
+    sweep.collect(trials, results, work=work.never)
+    return pd.read_csv(results / "claims.csv")
+
+
+CLAIMS = [
+    ("nearer", "a", "b", "lower"),
+    ("the same, in truth", "a", "c", "lower"),
+    ("above what is published", "a", 0.9, "higher"),
+]
+
+
+def test_claims_are_judged_over_the_seeds_and_images_of_each_point(trials, results):
+    """Planted: b is 0.2 above a; c differs from a by seed and image alone."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(1, 0.1, (6, 200))
+    c = a + rng.normal(0, 0.03, (6, 1)) + rng.normal(0, 0.1, (6, 200))
+    for trial, *own in zip(trials, a, a + 0.2, c, strict=True):
+        sweep.keep(made(CLAIMS, **dict(zip("abc", own, strict=True))), trial, results)
+    table = judged(trials, results)
+    assert list(table) == ["epochs", *sweep.JUDGED]
+    assert table["epochs"].tolist() == [2] * 3 + [3] * 3
+    assert set(table["seeds"]) == {3}
+    for rows, part in ((slice(0, 3), a[:3]), (slice(3, 6), a[3:])):
+        expected = metrics.judge(CLAIMS, {"a": part, "b": part + 0.2, "c": c[rows]})
+        own = table[rows]
+        assert own["verdict"].tolist() == expected["verdict"].tolist()
+        assert own["verdict"].tolist() == ["yes", "no difference detected", "yes"]
+        for column, key in (("gain", "value"), ("low", "low"), ("high", "high"), ("p", "p")):
+            numbers = [getattr(gain, key) for gain in expected["gain"]]
+            np.testing.assert_allclose(own[column], numbers, rtol=1e-9, atol=1e-300)
+
+
+def test_what_holds_of_each_seeds_images_alone_is_not_claimed_of_other_seeds(trials, results):
+    """Planted: no mean difference, but one of each seed that its own images show clearly."""
+    rng, claims = np.random.default_rng(1), [("nearer", "a", "b", "lower")]
+    for trial, shift in zip(trials[:3], (0.3, -0.4, 0.2), strict=True):
+        a = rng.normal(1, 0.1, 200)
+        own = {"a": a, "b": a + shift + rng.normal(0, 0.1, 200)}
+        assert metrics.judge(claims, own)["verdict"][0] in ("yes", "no")
+        sweep.keep(made(claims, **own), trial, results)
+    assert judged(trials[:3], results)["verdict"].tolist() == ["no difference detected"]
+
+
+def test_replicates_within_a_trial_are_not_counted_as_seeds(trials, results):
+    rng, claims = np.random.default_rng(2), [("nearer", "a", 1.1, "lower")]
+    values = rng.normal(1, 0.1, (3, 4, 50))  # seeds, draws, images
+    for trial, own in zip(trials, values, strict=False):
+        sweep.keep(made(claims, a=own), trial, results)
+    table = judged(trials[:3], results)
+    expected = metrics.difference(1.1, values.mean(axis=1))
+    assert table.loc[0, ["gain", "low", "high"]].tolist() == pytest.approx(
+        [expected.value, expected.low, expected.high]
+    )
+
+
+def test_a_claim_that_some_seeds_do_not_make_is_judged_over_the_others(trials, results):
+    values = dict(zip("abc", np.random.default_rng(3).normal(1, 0.1, (3, 50)), strict=True))
+    for trial, claims in zip(trials, (CLAIMS[:1], CLAIMS, CLAIMS), strict=False):
+        sweep.keep(made(claims, **values), trial, results)
+    table = judged(trials[:3], results)
+    assert table["claim"].tolist() == [claim[0] for claim in CLAIMS]
+    assert table["seeds"].tolist() == [3, 2, 2]
+
+
+def test_numbers_and_values_of_other_images_are_compared_by_the_means_of_the_seeds(trials, results):
+    rng, claims = np.random.default_rng(4), CLAIMS[:1]
+    for trial, (a, b) in zip(trials[:3], ((1.0, 2.0), (1.1, 2.0), (1.2, 2.1)), strict=True):
+        sweep.keep(made(claims, a=a, b=b), trial, results)
+    table = judged(trials[:3], results)
+    expected = metrics.difference(np.array([[2.0], [2.0], [2.1]]), [[1.0], [1.1], [1.2]])
+    assert table.loc[0, ["gain", "p"]].tolist() == pytest.approx([expected.value, expected.p])
+    for trial, images in zip(trials[:3], (40, 50, 60), strict=True):
+        a = rng.normal(1, 0.1, images)
+        sweep.keep(made(claims, a=a, b=a + 1), trial, results)
+    assert judged(trials[:3], results)["gain"].tolist() == pytest.approx([1.0])
+
+
+def test_failed_trials_claim_nothing_and_a_sweep_without_claims_has_an_empty_table(trials, results):
+    failed = {**made(CLAIMS, a=[1.0, 2.0]), "status": "failed", "error": "it did", "files": {}}
+    sweep.keep(failed, trials[0], results)
+    assert sweep.judge(trials, results).empty
+    sweep.keep(work.corrected(trials[1], False), trials[1], results)
+    table = judged(trials[1:2], results)
+    assert table.empty
+    assert list(table) == sweep.JUDGED
+
+
+def test_a_list_that_is_varied_is_one_cell_of_the_table_of_claims(sweeps, results):
+    write(SWEEP.replace("epochs: [2, 3]", "sizes: [[1], [2, 3]]").replace("[0, 1, 2]", "[0, 1]"))
+    trials = sweep.load_sweep("some")
+    for trial in trials:
+        sweep.keep(made(CLAIMS[:1], a=[1.0, 1.1], b=[2.0, 2.0]), trial, results)
+    assert judged(trials, results)["sizes"].tolist() == ["[1]", "[2, 3]"]
 
 
 # ------------------------------ workers and schedulers lost
