@@ -29,7 +29,7 @@
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 # What is compared; a model that the run does not have is left out
 models: list = ["pca", "dense", "scheduled", "wide", "conv", "denoising", "vae"]  # in the tables' order
-denoisers: list = ["noisy", "ridge", "ridge_blind", "scheduled", "denoising", "residual"]  # likewise
+denoisers: list = ["noisy", "linear", "linear_blind", "scheduled", "denoising", "residual"]  # likewise
 noise_levels: list = [0.1, 0.2, 0.3, 0.5]  # standard deviations of the noise, of those that 10_denoise adds
 # fmt: on
 
@@ -62,38 +62,34 @@ for maker in makers:
     values |= run.values_of(maker)
 
 # %% [markdown]
-# Five purposes have a measure that is defined for all models. For each, the next cell has the name of its metric and whether a
-# better model has a lower or a higher value.
+# The next cell has the measures that are defined for all models: the name of the metric, and whether a better model has a lower
+# or a higher value.
 #
-# - **Reconstruction**: the squared error of an image, summed over its pixels (SSE).
+# - **Reconstruction**: the mean squared error (MSE) per pixel. Times the number of pixels it is the SSE of other notebooks.
 # - **Compression**: the bits per image that a codec needs for one and the same squared error, with each decoder as it was trained
 #   (`07_compress_images` explains the codec).
 # - **Classification**: how many test images a 5-nearest-neighbour classifier and a linear probe classify rightly from codes.
-# - **Anomaly detection**: the area under the ROC curve (AUROC) of the squared error, when a model is trained on one class and all
-#   others are anomalies, averaged over the classes.
+# - **Anomaly detection**: the area under the ROC curve (AUROC) when a model is trained on one class and all others are
+#   anomalies, averaged over the classes. The score is the squared error, or the relative error of `06_detect_anomalies`.
 
 # %%
 purposes = {
-    "SSE per image": ("{}.test.sse", "lower"),
+    "MSE per pixel": ("{}.test.mse", "lower"),
     "bits per image": ("{}.test.bits_at_equal_error", "lower"),
     "5-NN accuracy": ("{}.test.knn5_accuracy", "higher"),
     "linear probe accuracy": ("{}.test.linear_probe_accuracy", "higher"),
-    "one-class AUROC": ("oneclass.{}_mse.auroc_mean", "higher"),
+    "AUROC, squared error": ("oneclass.{}_mse.auroc_mean", "higher"),
+    "AUROC, relative error": ("oneclass.{}_relative.auroc_mean", "higher"),
 }
 
 # %% [markdown]
-# PCA's metrics have names of their own for two purposes.
+# The reconstructions of PCA are taken as `03_evaluate` clips them to [0, 1], which has a name of its own.
+
 
 # %%
-other_names = {
-    "pca.test.sse": "pca_clipped.test.sse",
-    "oneclass.pca_mse.auroc_mean": "oneclass.pca.auroc_mean",
-}
-
-
 def metric_of(purpose, model):
     name = purposes[purpose][0].format(model)
-    return other_names.get(name, name)
+    return name.replace("pca.test.mse", "pca_clipped.test.mse")
 
 
 # %%
@@ -108,10 +104,9 @@ print("not in this run:", ", ".join(is_known.index.difference(names.index)) or "
 # ## Is the comparison fair?
 #
 # The models do not have equal budgets. `dense` is the network of `02_train` with a constant learning rate. `scheduled` is the
-# same network, trained longer with a learning rate that decays to 0, and shows how much of a verdict on `dense` is a verdict on its
-# training. `wide` has wider layers and `conv` has convolutions. `denoising` is `scheduled`, trained to remove noise; here it gets clean images. `vae` is
-# the variational autoencoder, trained on binary images; it has more units, of which it uses only a part. PCA's
-# reconstructions are clipped to [0, 1].
+# same network, trained with smaller minibatches and a learning rate that falls to 0, and shows how much of a verdict on `dense` is a
+# verdict on its training. `wide` has wider layers and `conv` has convolutions. `denoising` is `scheduled`, trained to remove noise; here it gets clean images. `vae` is
+# the variational autoencoder, trained on binary images; it has more units, of which it uses only a part.
 
 # %% tags=["nbval-ignore-output"]
 costs = {
@@ -209,7 +204,7 @@ points["cost"] = [interval.value for interval in prices["parameters"]]
 points["front"] = comparison.pareto_front(points["cost"], points["value"])
 
 # %%
-front = ", ".join(points.index[points["front"]])
+front = " or ".join(points.index[points["front"]])
 caption = f"Figure 12.3. {title}: no model has fewer parameters and a lower error than {front}."
 run.show("12_cost", comparison.labelled_points({"parameters": points}, caption, errors[0]))
 
@@ -217,13 +212,13 @@ run.show("12_cost", comparison.labelled_points({"parameters": points}, caption, 
 # ## Who is best at denoising?
 #
 # The squared error per pixel against the clean image, by the standard deviation σ of the noise. `noisy` is the image as it
-# is. `ridge` is the best linear map of `10_denoise` for each σ, and `ridge_blind` one map for all σ, as the
-# networks have to be.
+# is. `linear` is the best linear map of `10_denoise` for each σ, and `linear_blind` is one map for all σ, as each
+# network is. Methods and levels that `10_denoise` did not measure are left out.
 
 # %% tags=["nbval-ignore-output"]
 noise = pd.DataFrame(index=denoisers)
 for level in noise_levels:
-    metric = numbered_name("test.mse_noise", level)
+    metric = f"test.{numbered_name('mse_noise', level)}"
     entries = [measured.get(f"{name}.{metric}", comparison.NOTHING).value for name in denoisers]
     noise[f"σ = {level:g}"] = entries
 noise = noise.dropna(how="all").dropna(axis=1, how="all")
@@ -257,14 +252,14 @@ pd.Series(nats, dtype=object).to_frame(f"{title}, nats per image").map(str)
 
 # %%
 questions = [
-    ("Longer training with decay reconstructs better", "SSE per image", "scheduled", "dense"),
-    ("Convolutions reconstruct better than wide layers", "SSE per image", "conv", "wide"),
+    ("A better training schedule reconstructs better", "MSE per pixel", "scheduled", "dense"),
+    ("Convolutions reconstruct better than wide layers", "MSE per pixel", "conv", "wide"),
     ("The VAE needs fewer bits than conv", "bits per image", "vae", "conv"),
     ("5-NN is better on dense's codes than on PCA's", "5-NN accuracy", "dense", "pca"),
     ("5-NN is better on scheduled's codes than on PCA's", "5-NN accuracy", "scheduled", "pca"),
     ("A probe is better on conv's codes than on PCA's", "linear probe accuracy", "conv", "pca"),
     ("Training on noise helps a probe", "linear probe accuracy", "denoising", "scheduled"),
-    ("Convolutions detect better than PCA", "one-class AUROC", "conv", "pca"),
+    ("Convolutions detect better than PCA", "AUROC, relative error", "conv", "pca"),
 ]
 
 # %%
@@ -303,9 +298,9 @@ rows = {}
 for purpose in names:
     means = intervals[purpose].map(lambda interval: interval.value).dropna()
     order = means.sort_values(ascending=purposes[purpose][1] == "lower")
-    best, *others = [f"{model}: {mean:.4g}" for model, mean in order.items()]
-    rows[purpose] = [best, *others[:1], f"{order.get('pca', float('nan')):.4g}"]
-pd.DataFrame(rows.values(), rows, ["best", "second", "PCA"]).rename_axis(columns=title)
+    first, second = [*(f"{model}: {mean:.4g}" for model, mean in order.items()), "–"][:2]
+    rows[purpose] = {"best": first, "second": second, "PCA": order.get("pca")}
+pd.DataFrame(rows).T.rename_axis(columns=title)
 
 # %%
 reproduced

@@ -85,10 +85,62 @@ def summarise(turns, epochs=50):
     return table.join(by_entry[["val_loss", "peak_rss_mb"]].last())  # memory's peak so far
 
 
+def by_round(turns):
+    """Return the seconds of the later turns, a row for each round and a column for each entry."""
+    later = turns[turns["repetition"] > 0]
+    return later.pivot(index="repetition", columns="entry", values="seconds")
+
+
+def seconds_by_round(task, turns):
+    """Return `by_round` as metrics, ``<entry>.<task>.seconds`` to values, float64 (rounds,)."""
+    seconds = by_round(turns)
+    return {f"{entry}.{task}.seconds": seconds[entry].to_numpy() for entry in seconds}
+
+
+def claim_against(rival, task):
+    """Return the claim, as of `ae_lib.metrics.judge`, that the study trains faster than a rival."""
+    sides = (f"{entry}.{task}.seconds" for entry in (STUDY, rival))
+    return f"{task}: the study is faster than {rival}", *sides, "lower"
+
+
 def speedups(turns):
     """Divide each entry's time by the study's: ratio of medians, range of the rounds' ratios."""
-    later = turns[turns["repetition"] > 0]
-    seconds = later.pivot(index="repetition", columns="entry", values="seconds")
+    seconds = by_round(turns)
     ratios, medians = seconds.div(seconds[STUDY], axis=0), seconds.median()
     columns = {"median": medians / medians[STUDY], "min": ratios.min(), "max": ratios.max()}
     return pd.DataFrame(columns).loc[turns["entry"].unique()]
+
+
+def compared(turns, entries):
+    """Return the quartiles of seconds and the multiples of the study's time, a row for each entry.
+
+    Columns median, low, high as of `summarise`, ratio, least, greatest as of `speedups`; a row of
+    NaN for an entry that could not take part.
+    """
+    seconds = summarise(turns)[["median", "low", "high"]]
+    ratios = speedups(turns).set_axis(["ratio", "least", "greatest"], axis=1)
+    return seconds.join(ratios).reindex(list(entries))
+
+
+def roofline(operations, rate, seconds):
+    """Compare the measured seconds of an epoch with its matrix products at a machine's rate.
+
+    ``operations`` and ``seconds`` map networks to floating-point operations, as of
+    `ae_lib.study.backends.operations`, and to what was measured; ``rate`` is in operations per
+    second. Returns a pandas.DataFrame with a row for each network.
+    """
+    table = pd.DataFrame({"operations": operations, "measured / s": seconds})
+    table["at the rate / s"] = table["operations"] / rate
+    table["share of the rate"] = table["at the rate / s"] / table["measured / s"]
+    return table
+
+
+def microseconds_per_image(turns, images):
+    """Return quartiles of the time per training image, in µs, and the peak memory in MB.
+
+    ``images`` are the numbers of training images of the entries, in the order of the turns. The
+    columns are value (the median), low, high and peak_rss_mb.
+    """
+    table = summarise(turns)
+    times = table[["median", "low", "high"]].div(images, axis=0) * 1e6
+    return times.rename(columns={"median": "value"}).join(table["peak_rss_mb"])

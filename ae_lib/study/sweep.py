@@ -341,17 +341,15 @@ def judge(trials, folder):
     """Decide the claims of the finished trials over all seeds and images; a pandas.DataFrame.
 
     Trials that differ in their seed alone are replicates. Columns: what else is varied; `JUDGED`,
-    where ``seeds`` is the number of replicates that make the claim, ``gain``, ``low``, ``high`` and
-    ``p`` are those of `ae_lib.metrics.gain`, and the verdicts on the claims of a notebook are
-    decided together.
+    where ``seeds`` is the number of replicates that make the claim, and ``gain``, ``low``, ``high``
+    and ``p`` are of `ae_lib.metrics.gain`. The claims of a notebook are decided together.
     """
     groups = {}
     for trial in trials:
         record = record_of(folder, trial)
         if record.get("status") == "done":
             point = {key: value for key, value in trial.point.items() if key != "seed"}
-            own = folder / "trials" / trial.name
-            groups.setdefault(json.dumps(point), []).append(_claims_of(record, own))
+            groups.setdefault(json.dumps(point), []).append(_claims_of(record, trial, folder))
     rows = []
     for point, replicates in groups.items():
         varied = {key: _cell(value) for key, value in json.loads(point).items()}
@@ -361,19 +359,19 @@ def judge(trials, folder):
     return pd.DataFrame(rows, columns=None if rows else JUDGED)
 
 
-def _claims_of(record, own):
+def _claims_of(record, trial, folder):
     """Of a trial, notebook to the claims it makes, each with the values of its two sides."""
     values = {name: from_json(entry).value for name, entry in record["metrics"].items()}
     sides = {row[side] for row in record.get("claims", []) for side in ("measured", "baseline")}
     for file in record["files"]:
         if file.endswith(".npz"):
-            with np.load(own / file) as arrays:
+            with np.load(folder / "trials" / trial.name / file) as arrays:
                 values |= {name: arrays[name] for name in sides & set(arrays)}
     claims = {}
     for row in record.get("claims", []):
         claim = tuple(row[key] for key in CLAIM)
-        made = claims.setdefault(row["notebook"], {})
-        made[claim] = [values.get(side, side) for side in claim[1:3]]
+        values_of_claim = [values.get(side, side) for side in claim[1:3]]
+        claims.setdefault(row["notebook"], {})[claim] = values_of_claim
     return claims
 
 
@@ -383,6 +381,8 @@ def _judged_together(replicates):
     for claim in dict.fromkeys(itertools.chain.from_iterable(replicates)):
         made = [own[claim] for own in replicates if claim in own]
         measured, baseline = (_stacked(side) for side in zip(*made, strict=True))
+        if isinstance(claim[2], str) and measured.shape != baseline.shape:  # not of the same images
+            measured, baseline = (side.mean(axis=1, keepdims=True) for side in (measured, baseline))
         gains.append(metrics.gain(measured, baseline, claim[-1]))
         rows.append({"seeds": len(made), **dict(zip(CLAIM, claim, strict=True))})
     return [

@@ -161,11 +161,13 @@ def test_a_published_metric_is_a_mean_with_its_deviation_over_seeds():
 
 def test_published_claims_are_those_of_a_notebook(tmp_path):
     path = tmp_path / "mnist_claims.csv"
-    assert comparison.published_claims(path, "12").empty
-    table = pd.DataFrame({"notebook": ["03", "12"], "claim": ["other", "nearer"], "seeds": [10, 5]})
+    assert comparison.published_claims(path, "12_b").empty
+    table = pd.DataFrame(
+        {"notebook": ["03_a", "12_b"], "claim": ["other", "nearer"], "seeds": [10, 5]}
+    )
     table = table.assign(gain=[1.0, 2.0], low=[0.5, 1.5], high=[1.5, 2.5], p=0.01, verdict="yes")
     table.to_csv(path, index=False)
-    found = comparison.published_claims(path, "12")
+    found = comparison.published_claims(path, "12_b")
     assert found.index.tolist() == [0]
     assert found.loc[0].tolist() == ["nearer", 5, Interval(2.0, 1.5, 2.5), "yes"]
 

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from importlib.util import find_spec
 
-from ae_lib import StudyError, models
-from ae_lib.run import PROJECT
+from ae_lib import StudyError, metrics, models
+from ae_lib.run import PROJECT, is_duration
 from ae_lib.study import backends, benchmark
 
 import numpy as np
@@ -197,6 +197,35 @@ def test_summary_leaves_the_first_epoch_out_of_all_but_the_total(turns):
 
 def test_speedup_is_a_ratio_of_medians_with_the_range_of_the_rounds(turns):
     assert benchmark.speedups(turns).loc["slow"].tolist() == [2, 1, 9]
+
+
+def test_entries_are_compared_in_their_order_and_who_is_absent_has_no_numbers(turns):
+    table = benchmark.compared(turns, ["slow", "absent", "study"])
+    assert list(table.index) == ["slow", "absent", "study"]
+    assert table.loc["slow", ["median", "ratio", "least", "greatest"]].tolist() == [2, 2, 1, 9]
+    assert table.loc["absent"].isna().all()
+
+
+def test_a_race_is_decided_over_its_rounds(turns):
+    measured = benchmark.seconds_by_round("dense", turns)
+    assert measured["slow.dense.seconds"].tolist() == [2, 2, 9], "without the first turn"
+    claim = benchmark.claim_against("slow", "dense")
+    table = metrics.judge([claim], measured)
+    assert table.loc[0, "gain"] == metrics.difference([2, 2, 9], [1, 2, 1])
+    assert table.loc[0, "verdict"] == "no difference detected"
+    assert all(is_duration(name) for name in measured), "they belong to a machine"
+
+
+def test_a_roofline_is_the_share_of_a_rate():
+    table = benchmark.roofline({"dense": 1e9, "conv": 4e9}, 2e9, {"dense": 1.0, "conv": 4.0})
+    assert table["at the rate / s"].tolist() == [0.5, 2.0]
+    assert table["share of the rate"].tolist() == [0.5, 0.5]
+
+
+def test_time_per_image_is_in_microseconds(turns):
+    table = benchmark.microseconds_per_image(turns, [1_000_000, 100_000, 10])
+    assert table.loc["study", ["value", "low", "high"]].tolist() == [1, 1, 1.5]
+    assert table.loc["slow", ["value", "peak_rss_mb"]].tolist() == [20, 900]
 
 
 def test_gemm_counts_every_product():

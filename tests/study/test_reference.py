@@ -98,6 +98,7 @@ def measured(monkeypatch, tmp_path):
 
     monkeypatch.setattr(sweep, "collect", collect)
     monkeypatch.setattr(reference, "REFERENCE", tmp_path)
+    monkeypatch.setattr("ae_lib.run.REFERENCE", tmp_path)
     return seen
 
 

@@ -357,10 +357,10 @@ CLAIMS = [
 
 
 def test_claims_are_judged_over_the_seeds_and_images_of_each_point(trials, results):
-    """Planted: b is 0.2 above a; c differs from a by seed and image alone."""
+    """Planted: b is 0.2 above a; c differs from a by seed and image, and not on average."""
     rng = np.random.default_rng(0)
     a = rng.normal(1, 0.1, (6, 200))
-    c = a + rng.normal(0, 0.03, (6, 1)) + rng.normal(0, 0.1, (6, 200))
+    c = a + np.tile([[-0.05], [0.01], [0.04]], (2, 1)) + rng.normal(0, 0.1, (6, 200))
     for trial, *own in zip(trials, a, a + 0.2, c, strict=True):
         sweep.keep(made(CLAIMS, **dict(zip("abc", own, strict=True))), trial, results)
     table = judged(trials, results)
@@ -416,6 +416,12 @@ def test_numbers_and_values_of_other_images_are_compared_by_the_means_of_the_see
     table = judged(trials[:3], results)
     expected = metrics.difference(np.array([[2.0], [2.0], [2.1]]), [[1.0], [1.1], [1.2]])
     assert table.loc[0, ["gain", "p"]].tolist() == pytest.approx([expected.value, expected.p])
+    images = rng.normal(0, 0.001, (3, 50))  # of the one side only, and by far too sure of it
+    for trial, a, b in zip(
+        trials[:3], images + [[1.0], [1.1], [1.2]], (2.0, 2.0, 2.1), strict=True
+    ):
+        sweep.keep(made(claims, a=a, b=b), trial, results)
+    assert judged(trials[:3], results).loc[0, "p"] == pytest.approx(expected.p, rel=0.05)
     for trial, images in zip(trials[:3], (40, 50, 60), strict=True):
         a = rng.normal(1, 0.1, images)
         sweep.keep(made(claims, a=a, b=a + 1), trial, results)
