@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
 
 PROBES = ("knn1", "knn5", "linear_probe")
 
@@ -93,33 +94,23 @@ def test_an_error_out_of_reach_has_no_bits(own, digits, error):
 
 
 def test_detection_is_the_one_class_protocol(trained, digits):
-    settings = 3, 30, 0.002, "none"
-    found = comparison.detection(
-        "small", trained.autoencoder, digits, settings, training.Reconstruct(), seed=3
-    )
-    again = comparison.detection(
-        "small", trained.autoencoder, digits, settings, training.Reconstruct(), seed=3
-    )
-    assert found == again
+    options = digits, (3, 30, 0.002, "none"), training.Reconstruct()
+    found = comparison.detection("small", trained.autoencoder, *options, seed=3)
+    again = comparison.detection("small", trained.autoencoder, *options, seed=3)
     classes = np.unique(digits.y_train)
-    train, val = (
-        anomaly.side_by_side([pixels[labels == k] for k in classes])
-        for pixels, labels in (
-            (digits.pixels_train, digits.y_train),
-            (digits.pixels_val, digits.y_val),
-        )
-    )
-    keras.utils.set_random_seed(3)
-    stack = models.stacked([models.dense_autoencoder(784, (64,), 8).autoencoder for _ in classes])
-    decay = keras.optimizers.schedules.CosineDecay(0.002, 3 * -(-len(train) // 30))
-    training.fit(stack, train, val, training.Settings(3, 30, decay, 3, "none"))
-    drawn = stack.predict(np.repeat(digits.x_test[:, None], 10, axis=1), verbose=0)
-    by_hand = anomaly.auroc(
-        np.square(drawn - digits.x_test[:, None]).mean(axis=2), digits.y_test[:, None] != classes
-    )
-    assert found["oneclass.small_mse.auroc_mean"].value == pytest.approx(
-        by_hand.mean().value, abs=1e-4
-    )
+    sets = [digits.pixels_train[digits.y_train == k] for k in classes]
+    networks = anomaly.train_on_each(trained.autoencoder, sets, *options[1:], seed=3)
+    x, is_other = digits.x_test, digits.y_test[:, None] != classes
+    reconstructions = [network.autoencoder.predict(x, verbose=0) for network in networks]
+    squared = np.stack([metrics.mse(x, y) for y in reconstructions], axis=1)
+    relative = [anomaly.relative_error(x, y, digits.shape) for y in reconstructions]
+    by_hand = {"mse": squared, "relative": np.stack(relative, axis=1)}
+    assert set(found) == {f"oneclass.small_{score}.auroc_mean" for score in by_hand}
+    for score, values in by_hand.items():
+        name = f"oneclass.small_{score}.auroc_mean"
+        np.testing.assert_array_equal(found[name], again[name])
+        expected = [roc_auc_score(*pair) for pair in zip(is_other.T, values.T, strict=True)]
+        assert found[name].mean() == pytest.approx(np.mean(expected), abs=1e-4)
 
 
 def test_duration_is_for_ten_thousand_images(digits):
