@@ -153,7 +153,7 @@ def _auroc(score, anomalous):
     return value + weight * (share - value)
 
 
-def best_by_class(areas, classes, count=4):
+def best_by_class(areas, classes, count=3):
     """Return the AUROCs by class of the detectors with the highest means, the best one first.
 
     Parameters
