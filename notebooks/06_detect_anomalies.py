@@ -126,12 +126,11 @@ pca_name = f"PCA-{latent_dim}"
 
 
 def fit_detectors(network, x_train):
-    halves = [
-        partial(models.predict_in_batches, part) for part in (network.encoder, network.decoder)
-    ]
+    encode = partial(models.predict_in_batches, network.encoder)
+    decode = partial(models.predict_in_batches, network.decoder)
     pca = PCA(min(latent_dim, *x_train.shape), svd_solver="covariance_eigh").fit(x_train)
     scores = {
-        model: fit_scores(*halves, x_train),
+        model: fit_scores(encode, decode, x_train),
         pca_name: fit_scores(pca.transform, pca.inverse_transform, x_train),
     }
     ink = np.median(x_train.sum(axis=1))
@@ -213,7 +212,7 @@ rows = {"corrupted": first, "what changed": changed}
 rows[model] = models.predict_in_batches(network.autoencoder, first)
 size = pd.Series(np.square(changed).mean(axis=1), kinds)
 extremes = f"{size.idxmax()} changes this image most (MSE {size.max():.3f}), {size.idxmin()} least ({size.min():.4f})"
-caption = f"Figure 6.3. {images.title}: {extremes}. The last row is what the network `{model}` makes of it."
+caption = f"Figure 6.3. {images.title}: {extremes}. The last row is reconstructed by the network `{model}`."
 run.show("06_corruptions", figures.image_rows(rows, images.shape, caption, kinds))
 
 # %% [markdown]
@@ -236,7 +235,7 @@ results = {  # a row for each image, a column for each detector
 
 # %%
 best = ", ".join(results["corrupted, AUROC"].mean().idxmax())
-caption = f"Figure 6.4. {images.title}: the highest mean AUROC on corrupted images has the detector {best}."
+caption = f"Figure 6.4. {images.title}: {best} has the highest mean AUROC on corrupted images."
 panels = {f"share caught, by chance {rate:g}": caught, "AUROC, by chance 0.5": areas}
 panels = {title: pd.DataFrame({k: v.mean() for k, v in by.items()}) for title, by in panels.items()}
 run.show("06_caught", anomaly.detection_matrix(panels, caption))
@@ -254,10 +253,8 @@ run.show("06_caught", anomaly.detection_matrix(panels, caption))
 # %% tags=["nbval-ignore-output"]
 caught_others = f"{other_dataset} is neither in AE_DATA_DIR nor in Keras's cache"
 if data.local_file(other_dataset):
-    others = data.load(other_dataset, image_size=images.shape)
-    caught_others = (
-        (detect(others.x_test) > limits).mean().to_frame(f"{others.title}, share caught")
-    )
+    other = data.load(other_dataset, image_size=images.shape)
+    caught_others = (detect(other.x_test) > limits).mean().to_frame(f"{other.title}, caught")
 caught_others
 
 # %% [markdown]
@@ -277,8 +274,8 @@ def score_by_each(sets, *splits):
     """Fit detectors to each of k sets; return scores of each split: (images, k, detectors)."""
     networks = anomaly.train_on_each(network.autoencoder, sets, settings, task, seed)
     fitted = []
-    for own_network, pixels in zip(networks, sets, strict=True):
-        fitted.append(fit_detectors(own_network, data.as_flat_images(pixels)))
+    for trained, pixels in zip(networks, sets, strict=True):
+        fitted.append(fit_detectors(trained, data.as_flat_images(pixels)))
     return [np.stack([detect(x) for detect in fitted], axis=1) for x in splits]
 
 
@@ -289,8 +286,8 @@ def auroc_by_class(scores, is_anomaly):
 
 # %% tags=["nbval-ignore-output", "classes"]
 rng = np.random.default_rng(seed)
-others = [rng.permutation(np.flatnonzero(images.y_train != k))[:left_out_images] for k in classes]
-without = [images.pixels_train[chosen] for chosen in others]
+rows = [rng.permutation(np.flatnonzero(images.y_train != k))[:left_out_images] for k in classes]
+without = [images.pixels_train[chosen] for chosen in rows]
 val_scores, test_scores = score_by_each(without, x_val[:threshold_images], x_test)
 by_class = auroc_by_class(test_scores, images.y_test[:, None] == classes)
 
@@ -307,9 +304,9 @@ tables = anomaly.best_by_class(by_class, images.classes[classes])
 (best, table), share = next(iter(tables.items())), results["left out, caught"].mean().max()
 right = share * base_rate / (share * base_rate + rate * (1 - base_rate))
 caption = (
-    f"Figure 6.5. {images.title}: {best} finds a class that was left out best; class {table['value'].idxmin()} is the hardest. No "
-    f"detector catches more than {100 * share:.0f} % at {100 * rate:g} % false alarms, so that {100 * right:.0f} % of its alarms would "
-    f"be right if {100 * base_rate:g} % of all images were of an unseen class. The three best detectors, 95 % intervals."
+    f"Figure 6.5. {images.title}: {best} finds a class that was left out best; class {table['value'].idxmin()} is the hardest. "
+    f"The largest share caught is {100 * share:.0f} % at {100 * rate:g} % false alarms: were {100 * base_rate:g} % of all images of an "
+    f"unseen class, {100 * right:.0f} % of the alarms would be right. The three best detectors, 95 % intervals."
 )
 labels = "class left out", "AUROC"
 run.show("06_left_out", figures.intervals_by_group(tables, caption, *labels, bottom=None))
@@ -327,8 +324,8 @@ run.show("06_left_out", figures.intervals_by_group(tables, caption, *labels, bot
 #
 # **What was chosen on what.** The numbers of epochs and images per batch, the learning rate, and the form and σ of the relative
 # error were chosen for the network on MNIST's validation images, whose other digits played the anomalies. A detector that may
-# not see an anomaly before it is used has no such images. PCA, the code scores and the ink have been tuned on nothing, and the test
-# images have chosen nothing. What this choice is worth cannot be separated from the model in the network's column.
+# not see an anomaly before it is used has no such images. PCA's relative error takes over the same σ; apart from that PCA, the code
+# scores and the ink have been tuned on nothing. The test images have chosen nothing.
 
 # %% tags=["nbval-ignore-output", "classes"]
 single = [images.pixels_train[images.y_train == k] for k in classes]
@@ -383,17 +380,18 @@ pairs = [
     ("one class, AUROC", relative, (pca_name, nearest)),
 ]
 promise = metric("false alarms", (model, squared))
-claims = [("false alarms: fewer than promised", promise, rate, "lower")]
+claims = [("The rate of false alarms is below the promised one", promise, rate, "lower")]
 for result, score, baseline in [pair for pair in pairs if pair[0] in results]:
     sides = metric(result, (model, score)), metric(result, baseline)
-    claims.append((f"{result}: {model}, {score}, beats {', '.join(baseline)}", *sides, "higher"))
+    claims.append((f"{result}: {model} {score} above {' '.join(baseline)}", *sides, "higher"))
 
 # %%
 measured = {}
 for result, values in results.items():
     for detector, column in values.items():
         measured[metric(result, detector)] = column.to_numpy()
-reproduced = run.finish(measured, claims, [name for name in measured if "auroc" in name])
+headline = [name for name in measured if "auroc" in name and "ink" not in name]
+reproduced = run.finish(measured, claims, headline)
 reproduced
 
 # %% tags=["nbval-ignore-output"]
@@ -403,7 +401,22 @@ reproduced.claims[["claim", "gain", "verdict"]].rename_axis(columns=images.title
 # The claims are decided together (Holm); a gain is the difference of the two means with its 95 % interval, and a positive one
 # supports the claim.
 #
-# PUBLISHED
+# **Published figures** for one class of MNIST, mean AUROC: a convolutional autoencoder 0.897 and Deep SVDD 0.948 (Ruff et al.,
+# 2018), OCGAN 0.975 (Perera, Nallapati and Xiang, CVPR 2019), an ℓ2 autoencoder 0.983 (a baseline in Bergmann et al.,
+# "Uninformed students", CVPR 2020), ARNet 0.983 (Ye et al., IEEE TMM 2022). They train on all of a digit's training images; here its
+# validation images are held out. They and the results here are no ranking: the schedule and the form of the relative error were
+# chosen here on labelled anomalies, and what was chosen there on what differs from paper to paper.
+#
+# On MNIST, the squared error of the network reaches 0.965, and the published 0.983 is not explained. With a latent dimension of 8 it
+# is 0.959, with convolutions 0.964, with twice the width 0.964; PCA's is at most 0.957, with 24 components. The distance to the
+# nearest training image of the class has 0.953. In a single trial with 16 dimensions, images normalised to equal contrast, and
+# the squared error as the loss, it fell to 0.713. Among the changes that were tried, only the score moves the AUROC beyond
+# 0.98: to 0.988 for the network, to 0.983 for PCA with as many components and to 0.985 with 16. Most of the gain is the score's.
+#
+# **Answer.** A bad reconstruction gives some anomalies away, and which ones depends on the score as much as on the model. On MNIST, at
+# 5 % false alarms, the relative error of the network catches 95 % of the noisy images and 77 % of the blurred ones, PCA's 2 % and less
+# than 1 %; of the occluded ones PCA's catches 49 % and the network's 28 %. Of the images of an unseen digit the network's squared error
+# catches about 30 %, PCA's 16 %.
 
 # %% [markdown]
 # ## Limitations
