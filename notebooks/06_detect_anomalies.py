@@ -262,7 +262,8 @@ caught_others
 #
 # An image of an unseen class is sharp and whole; only its shape is new. For each class one network of the model's layers is
 # trained for the model's task on images of the other classes, all of them side by side, and PCA is fitted to the same
-# images. The thresholds come from validation images of the other classes.
+# images. The thresholds come from validation images of the other classes; where there are too few of them for the promised rate,
+# there is no threshold, and nothing is caught.
 
 # %% tags=["nbval-ignore-output", "classes"]
 classes = images.everywhere
