@@ -9,577 +9,424 @@
 # %% [markdown]
 # # Detect anomalies
 #
-# **What you will do.** Call an image an anomaly when the autoencoder draws it badly: with thresholds that promise a rate
-# of false alarms, on corrupted images, on a digit that was left out of training, and in the one-class protocol of the
-# literature.
+# **Question.** Does a bad reconstruction give an anomaly away?
 #
-# **What you will learn.** What a threshold can promise and what it cannot; how far the network, PCA and mere ink
-# get; and why the error that trains a network is not the score that detects best.
+# **What you will do.** Score images by how badly a model reconstructs them and by how unusual their codes are, choose
+# thresholds that promise a rate of false alarms, and look for corrupted images, for a class that was left out of training,
+# and for all classes but one. PCA gets the same scores, the same thresholds and the same images as the network.
 #
-# **What you need.** A trained model, by default that of `02_train`; networks like it are trained here. **Time.** Three to four
-# minutes on one core, more for other models.
+# **What you will learn.** What a threshold can promise and what it cannot; how much of a detector's success belongs to the
+# model and how much to the score.
+#
+# **What you need.** A trained model, by default that of `02_train`; networks like it are trained here. **Time.** Four
+# minutes on one core for MNIST, half a minute for the embedded digits.
 
 # %% [markdown]
 # ## Parameters
 
 # %% tags=["parameters"]
+# fmt: off
+# What is examined
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
 image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 other_dataset: str = "fashion_mnist"  # images of other things, asked about if this machine has them
-seed: int = 0  # of weights, minibatches, corruptions and the bootstrap
-rates: list = [0.05, 0.01]  # promised shares of false alarms
+seed: int = 0  # of weights, minibatches and corruptions
+
+# Scores and thresholds
+sigma: float = 1.0  # pixels by which the relative error is smoothed; reconstructed edges are off by about as much
+neighbours: int = 5  # training codes to which the k-NN distance is averaged; as in 05_explore_latent_space, not tuned
+rates: list = [0.05, 0.01]  # promised shares of false alarms; the first one is used throughout
+margin: float = 0.01  # a measured rate this close to the promised one is equivalent to it
 corrupted: int = 2000  # test images that are corrupted; more make the intervals narrower
-sigma: float = 1.0  # pixels by which the relative error is smoothed; edges are off by about as much
-repeats: int = 3  # training seeds of the one-class networks
-epochs: int = 8  # passes over one digit's images
-batch_size: int = 64  # smaller than the study's, since one digit has a tenth of the images
+base_rate: float = 0.01  # share of anomalies for which the share of right alarms is computed
+
+# Networks trained here
+epochs: int = 8  # passes over the images of one class
+batch_size: int = 64  # smaller than the study's, since one class has a tenth of the images
 learning_rate: float = 0.002  # at the start; falls to 0 along a cosine
-left_out_images: int = 6000  # training images of each network that has not seen one of the digits
+left_out_images: int = 6000  # training images of each model that has not seen one of the classes
+threshold_images: int = 5000  # validation images from which the thresholds of these models come
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
+# fmt: on
 
 # %% [markdown]
 # ## Load the images and the model
 
 # %%
-import itertools
+from functools import partial
 
-from ae_lib import StudyError, data, figures, metrics, models, training
+from ae_lib import data, figures, metrics, models, training
 from ae_lib.analysis import anomaly
 from ae_lib.run import Run
 
-import keras
 import numpy as np
 import pandas as pd
+from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
-from sklearn.metrics import precision_recall_curve, roc_curve
+from sklearn.neighbors import NearestNeighbors
 
-if not rates or not all(0 < rate < 1 for rate in rates):
-    raise StudyError(f"rates is {rates}; expected one or more shares between 0 and 1: change it.")
+pd.set_option("display.max_colwidth", None)
 run = Run(profile, "06_detect_anomalies")
-autoencoder, encoder, _ = models.load(run.model(model))
-latent_dim = encoder.output_shape[1]
-task = training.TASKS.get(model, training.Reconstruct())
+network = models.load(run.model(model))
+latent_dim = network.encoder.output_shape[1]
 
 # %%
 images = data.load(dataset, image_size=image_size)
-classes = images.everywhere
-names = images.classes[classes]
+x_train, x_val, x_test = images.x_train, images.x_val, images.x_test
+rates = anomaly.attainable(rates, len(x_val))
 images
 
 # %% [markdown]
-# ## Score
+# ## Define the scores
 #
-# A detector is a number per image, high for what is strange. Three of them:
+# A detector is a score, high for what is strange, and a threshold. Two scores look at the reconstruction ŷ of an image x:
 #
-# - the **squared error** of the network's reconstruction, which is what tutorials threshold;
-# - the same of **PCA** with as many components, which costs nothing;
-# - the **relative error**: the residual is smoothed by a Gaussian of one pixel, squared, and divided by the image's ink.
-#   `04_error_maps` showed why: nearly all of the error of a normal image lies within one pixel of an edge, and more ink
-#   has more edges. Smoothing damps the thin residual along an edge that is drawn slightly beside its place, and leaves the
-#   broad one of a stroke that is missing or invented.
+# - the **squared error**, the mean of (ŷ − x)², which is what tutorials threshold;
+# - the **relative error**: the residual ŷ − x is smoothed by a Gaussian of one pixel, squared, summed, and divided by the
+#   image's ink. Nearly all of the error of a normal image lies within one pixel of an edge (`04_error_maps`), and more ink has
+#   more edges. Smoothing damps the thin residual along an edge that is slightly displaced, and leaves the broad one of
+#   a stroke that is missing or invented. Gudi, Büttner and van Gemert ("Proximally sensitive error for anomaly detection and
+#   feature learning", 2022) smooth residuals for the same purpose.
+#
+# Two look at the code alone, for an anomaly may be reconstructed well and still have an unusual code (Denouden et al., "Improving
+# reconstruction autoencoder out-of-distribution detection with Mahalanobis distance", 2018):
+#
+# - the **k-NN distance**, the mean distance to the nearest codes of training images;
+# - the **Mahalanobis distance** to the mean code, squared, under the covariance of the training codes.
 
 
 # %%
-pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
-detectors = {
-    "autoencoder, MSE": lambda x: metrics.mse(x, models.predict_in_batches(autoencoder, x)),
-    f"PCA-{latent_dim}, MSE": lambda x: metrics.mse(x, pca.inverse_transform(pca.transform(x))),
-    "autoencoder, relative": lambda x: anomaly.relative_error(
-        x, models.predict_in_batches(autoencoder, x), images.shape, sigma
-    ),
-}
-list(detectors)
+def fit_scores(encode, decode, x_train):
+    codes = encode(x_train)
+    count = min(neighbours, len(codes))
+    nearest = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(codes)
+    gaussian = EmpiricalCovariance().fit(codes)
+
+    def score(x):
+        codes = encode(x)
+        y = decode(codes)
+        scores = {"squared error": metrics.mse(x, y)}
+        scores["relative error"] = anomaly.relative_error(x, y, images.shape, sigma)
+        scores["k-NN distance"] = nearest.kneighbors(codes)[0].mean(axis=1)
+        scores["Mahalanobis distance"] = gaussian.mahalanobis(codes)
+        return pd.DataFrame(scores)
+
+    return score
+
+
+# %% [markdown]
+# All four are computed for the network and for **PCA** with as many components, which is fitted to the same images. PCA's
+# components keep distances, so that its k-NN distance is nearly that between the images themselves. The last baseline looks
+# at nothing but the **ink**: how far its amount is from the median of the training images.
+
+# %%
+pca_name = f"PCA-{latent_dim}"
+
+
+def fit_detectors(network, x_train):
+    encode = partial(models.predict_in_batches, network.encoder)
+    decode = partial(models.predict_in_batches, network.decoder)
+    pca = PCA(min(latent_dim, *x_train.shape), svd_solver="covariance_eigh").fit(x_train)
+    scores = {
+        model: fit_scores(encode, decode, x_train),
+        pca_name: fit_scores(pca.transform, pca.inverse_transform, x_train),
+    }
+    ink = np.median(x_train.sum(axis=1))
+    scores["pixels"] = lambda x: pd.DataFrame({"ink": np.abs(x.sum(axis=1) - ink)})
+    return lambda x: pd.concat({name: score(x) for name, score in scores.items()}, axis=1)
+
 
 # %% [markdown]
 # ## Choose thresholds
 #
-# A threshold is chosen on the validation images, which the model was not trained on: with n of them, the ⌈(n + 1)(1 − α)⌉-th
-# smallest error. If test images come from the same source, the expected share of false alarms is then at most α,
-# whatever the model (split conformal prediction). MNIST's test images are known to come from other writers than its training
-# images, so the promise is put to a test. Measured:
+# A threshold is chosen on the validation images, which the model was not trained on: with n of them, it is the
+# ⌈(n + 1)(1 − α)⌉-th smallest score. If test images come from the same source, the expected share of false alarms is then at
+# most α, whatever the model and the score (split conformal prediction). The number of false alarms among the test images
+# is then beta-binomial, which gives the range in which 95 % of all such rates lie. A measured rate outside it says that
+# test and validation images differ. MNIST's do: they are by different writers.
 
 # %%
-x_val, x_test = images.x_val, images.x_test
-validation = {name: detect(x_val) for name, detect in detectors.items()}
-normal = {name: detect(x_test) for name, detect in detectors.items()}
-limits = {
-    name: {rate: anomaly.threshold(e, rate) for rate in rates} for name, e in validation.items()
-}
+rate = rates[0]
+detect = fit_detectors(network, x_train)
+validation, test = detect(x_val), detect(x_test)
+limits = validation.apply(anomaly.threshold, rate=rate)
+alarms = (test > limits).astype("float64")
 
 # %% tags=["nbval-ignore-output"]
-false_alarms = {
-    name: {
-        f"{100 * rate:g}%": metrics.interval(normal[name] > limits[name][rate], seed)
-        for rate in rates
-    }
-    for name in detectors
-}
-pd.DataFrame(false_alarms).rename_axis(
-    index="promised", columns=f"{images.title}, false alarms on test images"
-).T
+low, high = anomaly.expected_false_alarms(rate, len(x_val), len(x_test))
+promises = pd.DataFrame({"false alarms [95 % interval]": alarms.apply(metrics.interval)})
+promises["expected for 95 %"] = f"{low:.4f} to {high:.4f}"
+excess = [metrics.difference(alarms[name], rate) for name in alarms]
+promises[f"equivalent to {rate:g} ± {margin:g}"] = [metrics.equivalent(e, margin) for e in excess]
+promises.rename_axis(index=["model", "score"], columns=f"{images.title}, test")
+
+# %% [markdown]
+# *Equivalent* means that the 95 % interval of the measured rate lies within the margin around the promised one (two one-sided
+# tests). With few test images no rate is shown to be equivalent, and the expected range is wide.
 
 # %%
-own = list(detectors)[0]
-promise = false_alarms[own][f"{100 * rates[0]:g}%"]
-kept = "yes" if abs(promise.value / rates[0] - 1) <= 0.2 else "no"
-caption = (
-    f"Figure 6.1. {images.title}: squared error of the autoencoder, validation and test images, with the thresholds for "
-    f"{' and '.join(f'{100 * rate:g}%' for rate in rates)} false alarms. On the test images they give "
-    f"{' and '.join(f'{100 * alarm.value:.2f} %' for alarm in false_alarms[own].values())}."
-)
-marks = {f"threshold for {100 * rate:g}%": limit for rate, limit in limits[own].items()}
-run.show(
-    "06_thresholds",
-    figures.histogram(
-        {"validation": validation[own], "test": normal[own]}, caption, "MSE per pixel", marks=marks
-    ),
-)
+name = model, "squared error"
+exceed = f"{100 * alarms[name].mean():.1f} % of the test images exceed a threshold that promises {100 * rate:g} %"
+caption = f"Figure 6.1. {images.title}: {exceed}. Squared error of the network `{model}`."
+marks = {f"threshold for {100 * r:g} %": anomaly.threshold(validation[name], r) for r in rates}
+errors = {"validation": validation[name], "test": test[name]}
+run.show("06_thresholds", figures.histogram(errors, caption, "MSE per pixel", marks))
+
+# %% [markdown]
+# A threshold says yes or no. How strange an image is says its **conformal p-value**: the share of validation images, itself
+# included, that are at least as strange. An alarm at rate α is a p-value of at most α. Which normal images raise one? A reader
+# may judge whether these are faults of the detector or strange images indeed.
 
 # %%
-few = np.argsort(normal[own])[::-1][:10]
-caption = (
-    f"Figure 6.2. {images.title}: the test images with the largest error, false alarms at a promised {100 * rates[-1]:g}%. "
-    f"There are {(normal[own] > limits[own][rates[-1]]).sum()} such images in all. Titles: class, MSE."
+name = model, "relative error"
+p_values = anomaly.p_values(test[name], validation[name])
+strangest = test[name].nlargest(10).index
+rows = {"test image": x_test[strangest]}
+rows[model] = models.predict_in_batches(network.autoencoder, x_test[strangest])
+titles = [f"{images.classes[images.y_test[i]]}, {p_values[i]:.2g}" for i in strangest]
+number = (
+    f"{alarms[name].sum():.0f} of {len(test):,} test images raise a false alarm at {100 * rate:g} %"
 )
-rows = {
-    "test image": x_test[few],
-    "autoencoder": models.predict_in_batches(autoencoder, x_test[few]),
-}
-titles = [f"{images.classes[images.y_test[i]]}, {normal[own][i]:.3f}" for i in few]
+caption = f"Figure 6.2. {images.title}: {number}; these have the largest relative error. Titles: class, p-value."
 run.show("06_false_alarms", figures.image_rows(rows, images.shape, caption, titles))
 
 # %% [markdown]
-# ## Corrupt the images
+# ## Find corrupted images
 #
-# Seven kinds of damage, three strengths each, to a random part of the test images. What share is caught, at the
-# threshold that promises the first rate? A detector that catches no more than that rate catches nothing.
+# Seven kinds of damage, each strong enough to be seen and weak enough to leave the image readable, to a random part of the test
+# images.
 
 # %%
-strengths = {
-    "gaussian_noise": [0.05, 0.1, 0.2],
-    "salt_and_pepper": [0.01, 0.03, 0.1],
-    "occlusion": [round(side * min(images.shape) / 28) for side in (5, 9, 13)],
-    "inversion": [0.05, 0.2, 1],
-    "rotation": [20, 45, 90],
-    "blur": [0.5, 1, 2],
-    "shuffled_pixels": [0.05, 0.2, 1],
-}
 part = np.sort(np.random.default_rng(seed).permutation(len(x_test))[:corrupted])
-damaged = {
-    (k, s): anomaly.corrupt(x_test[part], images.shape, k, s, seed)
-    for k, levels in strengths.items()
-    for s in levels
-}
-pd.DataFrame(strengths, ["weak", "middle", "strong"]).T.rename_axis(
-    columns=f"{len(part):,} images each"
-)
+damaged = {}
+for kind, strength in anomaly.middle_strengths(images.shape).items():
+    damaged[kind] = anomaly.corrupt(x_test[part], images.shape, kind, strength, seed)
+kinds = [kind.replace("_", " ") for kind in damaged]
 
 # %%
-scores = {
-    case: {name: detect(x) for name, detect in detectors.items()} for case, x in damaged.items()
-}
-caught = pd.DataFrame(
-    {
-        case: {
-            name: metrics.interval(e > limits[name][rates[0]], seed)
-            for name, e in by_detector.items()
-        }
-        for case, by_detector in scores.items()
-    }
-).T.rename_axis(
-    index=["corruption", "strength"],
-    columns=f"{images.title}, share caught at {100 * rates[0]:g}% false alarms",
-)
-
-# %% tags=["nbval-ignore-output"]
-caught
-
-# %%
-one = x_test[part[0]]
-rows = {
-    strength: np.stack([one, *(damaged[kind, levels[n]][0] for kind, levels in strengths.items())])
-    for n, strength in enumerate(("weak", "middle", "strong"))
-}
-caption = f"Figure 6.3. {images.title}: a test image, drawn by the seed, and the same image damaged in seven ways, three strengths each."
-titles = ["undamaged", *(kind.replace("_", " ").replace(" and ", " & ") for kind in strengths)]
-run.show("06_corruptions", figures.image_rows(rows, images.shape, caption, titles))
-
-
-# %%
-def line_panels(panels, caption, xlabels, ylabels):
-    """Panels of curves from 0 to 1, at most four to a row, with one legend."""
-    rows, columns = -(-len(panels) // 4), min(4, len(panels))
-    with figures.look():
-        figure = figures.new(caption, height=2.2 * rows + 0.8)
-        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-        for axes in grid[len(panels) :]:
-            axes.remove()
-        drawn = zip(grid[: len(panels)], panels.items(), xlabels, ylabels, strict=True)
-        for axes, (title, curves), xlabel, ylabel in drawn:
-            figures.draw_curves(axes, curves)
-            axes.set(title=title, xlabel=xlabel, ylabel=ylabel, ylim=(-0.02, 1.02))
-        legend = grid[0].get_legend_handles_labels()
-        figure.legend(*legend, loc="outside upper left", ncols=4)
-    return figure
-
-
-# %%
-def curve(kind, name):
-    cells = {strength: caught.loc[(kind, strength), name] for strength in strengths[kind]}
-    return pd.DataFrame({s: vars(i) for s, i in cells.items()}).T
-
-
-# %%
-panels = {
-    kind.replace("_", " "): {name: curve(kind, name) for name in detectors} for kind in strengths
-}
-least = min(panels, key=lambda kind: panels[kind][own]["value"].iloc[1])
-means = {name: np.mean([p[name]["value"].iloc[1] for p in panels.values()]) for name in detectors}
-caption = (
-    f"Figure 6.4. {images.title}: share of damaged images that is caught, by strength, with 95 % intervals. Means at the middle "
-    f"strength: {', '.join(f'{name} {100 * value:.0f} %' for name, value in means.items())}. Of {least} the squared error catches "
-    f"least."
-)
-units = [anomaly.CORRUPTIONS[kind][1] for kind in strengths]
-ylabels = ["" if i % 4 else "share caught" for i in range(len(units))]
-run.show("06_caught", line_panels(panels, caption, units, ylabels))
+first = np.stack([x[0] for x in damaged.values()])
+changed = np.abs(first - x_test[part[0]])
+rows = {"corrupted": first, "what changed": changed}
+rows[model] = models.predict_in_batches(network.autoencoder, first)
+size = pd.Series(np.square(changed).mean(axis=1), kinds)
+extremes = f"{size.idxmax()} changes this image most (MSE {size.max():.3f}), {size.idxmin()} least ({size.min():.4f})"
+caption = f"Figure 6.3. {images.title}: {extremes}. The last row is reconstructed by the network `{model}`."
+run.show("06_corruptions", figures.image_rows(rows, images.shape, caption, kinds))
 
 # %% [markdown]
-# A threshold is one point; the ROC and precision-recall curves show all of them, here for the middle strengths of all
-# kinds together against the same images undamaged. The area under the ROC curve (AUROC) is the share of pairs of a damaged and
-# an undamaged image in which the damaged one has the higher score.
+# Two measures for each detector and each kind: the **share caught** at the threshold above, which is 5 % for a detector that
+# sees nothing, and the **AUROC**, the share of pairs of a corrupted and an intact image in which the corrupted one has the
+# higher score, which is 50 % for it. The AUROC needs no threshold.
 
 # %%
-middle = [(kind, levels[1]) for kind, levels in strengths.items()]
-together = {
-    name: np.concatenate([normal[name][part], *(scores[case][name] for case in middle)])
-    for name in detectors
+caught, areas = {}, {}
+for kind, x in zip(kinds, damaged.values(), strict=True):
+    scores = detect(x)
+    caught[kind] = (scores > limits).astype("float64")
+    area = anomaly.paired_auroc(test.iloc[part], scores)
+    areas[kind] = pd.DataFrame(area, columns=test.columns)
+results = {  # a row for each image, a column for each detector
+    "false alarms": alarms,
+    "corrupted, caught": sum(caught.values()) / len(caught),
+    "corrupted, AUROC": sum(areas.values()) / len(areas),
 }
-is_damaged = np.arange(len(together[own])) >= len(part)
-
 
 # %%
-def curves(name):
-    false, true, _ = roc_curve(is_damaged, together[name])
-    precision, recall, _ = precision_recall_curve(is_damaged, together[name])
-    return [pd.DataFrame({"value": y}, index=x) for x, y in ((false, true), (recall, precision))]
-
-
-# %% tags=["nbval-ignore-output"]
-detection = {
-    kind: {
-        name: anomaly.auroc(
-            np.concatenate([normal[name][part], scores[kind, strength][name]])[:, None],
-            np.repeat([False, True], len(part))[:, None],
-        )
-        for name in detectors
-    }
-    for kind, strength in middle
-}
-areas = pd.DataFrame(
-    {kind: {name: a.mean() for name, a in by.items()} for kind, by in detection.items()}
-).T
-overall = areas.map(lambda interval: interval.value).mean()
-areas.rename_axis(
-    index="corruption, middle strength", columns=f"{images.title}, AUROC [95 % interval]"
-)
-
-# %%
-roc, precision_recall = zip(*(curves(name) for name in detectors), strict=True)
-panels = {
-    "ROC": dict(zip(detectors, roc, strict=True)),
-    "precision and recall": dict(zip(detectors, precision_recall, strict=True)),
-}
-caption = (
-    f"Figure 6.5. {images.title}: all thresholds at once, seven kinds of damage of middle strength. Mean AUROC over the kinds: "
-    + ", ".join(f"{name} {value:.3f}" for name, value in overall.items())
-    + "."
-)
-run.show(
-    "06_curves",
-    line_panels(panels, caption, ["false alarms", "recall"], ["share caught", "precision"]),
-)
+best = ", ".join(results["corrupted, AUROC"].mean().idxmax())
+caption = f"Figure 6.4. {images.title}: {best} has the highest mean AUROC on corrupted images."
+panels = {f"share caught, by chance {rate:g}": caught, "AUROC, by chance 0.5": areas}
+panels = {title: pd.DataFrame({k: v.mean() for k, v in by.items()}) for title, by in panels.items()}
+run.show("06_caught", anomaly.detection_matrix(panels, caption))
 
 # %% [markdown]
-# And what is no digit at all? The test images of another data set, if this machine has it; nothing is downloaded for them, and
-# they enter no metric.
-
-# %% tags=["nbval-ignore-output"]
-if data.local_file(other_dataset):
-    x = data.load(other_dataset, image_size=images.shape).x_test
-    others = {
-        name: metrics.interval(detect(x) > limits[name][rates[0]], seed)
-        for name, detect in detectors.items()
-    }
-    print(f"{other_dataset}, share caught at {100 * rates[0]:g}% false alarms: {others}")
-else:
-    print(f"left out: {other_dataset} is neither in AE_DATA_DIR nor in Keras's cache")
-
-# %% [markdown]
-# ## Leave a digit out
+# Read the figure by rows of the same score: the difference between the network and PCA is then due to the model. Then read it by
+# rows of the same model: the difference is due to the score. A residual holds what the model cannot represent. Pixel noise is
+# such a thing, and the squared error finds it. Blurring removes detail, and a smooth image may be easier to represent than a
+# sharp one: its squared error then *falls*, and an AUROC below 0.5 says so. The code scores find what is represented, but far from
+# the codes of training images. An image whose residual is large may have a code like any other.
 #
-# A network that has never seen a digit: does it draw it badly enough? For each digit one network of the model's shape, with
-# weights of its own, is trained for the model's task on images of the other nine, all ten side by side in one model; the
-# threshold comes from validation images of the nine. PCA gets the same images.
+# And what is no image of this kind at all? The test images of another data set, if this machine has it; nothing is
+# downloaded for them, and they enter no metric.
+
+# %% tags=["nbval-ignore-output"]
+caught_others = f"{other_dataset} is neither in AE_DATA_DIR nor in Keras's cache"
+if data.local_file(other_dataset):
+    other = data.load(other_dataset, image_size=images.shape)
+    caught_others = (detect(other.x_test) > limits).mean().to_frame(f"{other.title}, caught")
+caught_others
+
+# %% [markdown]
+# ## Leave a class out
+#
+# An image of an unseen class is sharp and whole; only its shape is new. For each class one network of the model's layers is
+# trained for the model's task on images of the other classes, all of them side by side, and PCA is fitted to the same
+# images. The thresholds come from validation images of the other classes; where there are too few of them for the promised rate,
+# there is no threshold, and nothing is caught.
+
+# %% tags=["nbval-ignore-output", "classes"]
+classes = images.everywhere
+task = training.TASKS.get(model, training.Reconstruct())
+settings = epochs, batch_size, learning_rate, compiler
 
 
-# %% tags=["classes"]
-def networks(seed):
-    keras.utils.set_random_seed(seed)
-    return models.stacked([models.reinitialized(autoencoder) for _ in classes])
+def score_by_each(sets, *splits):
+    """Fit detectors to each of k sets; return scores of each split: (images, k, detectors)."""
+    networks = anomaly.train_on_each(network.autoencoder, sets, settings, task, seed)
+    fitted = []
+    for trained, pixels in zip(networks, sets, strict=True):
+        fitted.append(fit_detectors(trained, data.as_flat_images(pixels)))
+    return [np.stack([detect(x) for detect in fitted], axis=1) for x in splits]
 
 
-def settings(n, seed):
-    rate = keras.optimizers.schedules.CosineDecay(learning_rate, epochs * -(-n // batch_size))
-    return training.Settings(epochs, batch_size, rate, seed, compiler)
-
-
-def by_networks(stack):
-    return lambda x: stack(np.repeat(x[:, None], len(classes), axis=1))
-
-
-def by_pca(sets):
-    fitted = [PCA(latent_dim, svd_solver="covariance_eigh").fit(one) for one in sets]
-    return lambda x: np.stack([p.inverse_transform(p.transform(x)) for p in fitted], axis=1)
+def auroc_by_class(scores, is_anomaly):
+    """What each image adds to the AUROC of each class, (images, k), for each detector."""
+    return {name: anomaly.auroc(scores[..., i], is_anomaly) for i, name in enumerate(test)}
 
 
 # %% tags=["nbval-ignore-output", "classes"]
 rng = np.random.default_rng(seed)
-nine = [rng.permutation(np.flatnonzero(images.y_train != k))[:left_out_images] for k in classes]
-few_val = anomaly.side_by_side([images.pixels_val[images.y_val != k][:500] for k in classes])
-stack = networks(seed)
-sets = anomaly.side_by_side([images.pixels_train[i] for i in nine])
-history = training.fit(stack, sets, few_val, settings(len(sets), seed), task=task)
-
+rows = [rng.permutation(np.flatnonzero(images.y_train != k))[:left_out_images] for k in classes]
+without = [images.pixels_train[chosen] for chosen in rows]
+val_scores, test_scores = score_by_each(without, x_val[:threshold_images], x_test)
+by_class = auroc_by_class(test_scores, images.y_test[:, None] == classes)
 
 # %% tags=["classes"]
-x_train, held_out = (
-    images.x_train,
-    len(x_val) // 2,
-)  # half of the validation images give a threshold as well
-x, y = (
-    np.concatenate([x_val[:held_out], x_test]),
-    np.concatenate([images.y_val[:held_out], images.y_test]),
-)
-own_scores = anomaly.scores(by_networks(stack), x, images.shape, sigma)
-pca_scores = anomaly.scores(by_pca([x_train[i] for i in nine]), x, images.shape, sigma)
-by_detector = own_scores["mse"], pca_scores["mse"], own_scores["relative"]
-pd.Series(
-    dict(zip(detectors, map(np.shape, by_detector), strict=True)), name="images, networks"
-).to_frame()
+unseen = np.full(test.shape, np.nan)
+for i, k in enumerate(classes):
+    normal, new = images.y_val[:threshold_images] != k, images.y_test == k
+    unseen[new] = test_scores[new, i] > anomaly.threshold(val_scores[normal, i], rate)
+results["left out, caught"] = pd.DataFrame(unseen, columns=test.columns).dropna()
+results["left out, AUROC"] = pd.DataFrame({name: a.mean(axis=1) for name, a in by_class.items()})
 
 # %% tags=["classes"]
-left_out = {name: {} for name in detectors}
-for (name, e), (column, k) in itertools.product(
-    zip(detectors, by_detector, strict=True), enumerate(classes)
-):
-    limit = anomaly.threshold(e[:held_out, column][y[:held_out] != k], rates[0])
-    left_out[name][k] = metrics.interval(e[held_out:, column][images.y_test == k] > limit, seed)
-
-# %% tags=["classes"]
-tables = {
-    name: pd.DataFrame([vars(i) for i in by.values()], index=names) for name, by in left_out.items()
-}
-share = {name: table["value"].mean() for name, table in tables.items()}
+tables = anomaly.best_by_class(by_class, images.classes[classes])
+(best, table), share = next(iter(tables.items())), results["left out, caught"].mean().max()
+right = share * base_rate / (share * base_rate + rate * (1 - base_rate))
 caption = (
-    f"Figure 6.6. {images.title}: share of a digit's test images that is caught, at {100 * rates[0]:g}% false alarms, by networks that "
-    "have not seen this digit, with 95 % intervals. Means: "
-    + ", ".join(f"{name} {100 * value:.0f} %" for name, value in share.items())
-    + "."
+    f"Figure 6.5. {images.title}: {best} finds a class that was left out best; class {table['value'].idxmin()} is the hardest. "
+    f"The largest share caught is {100 * share:.0f} % at {100 * rate:g} % false alarms: were {100 * base_rate:g} % of all images of an "
+    f"unseen class, {100 * right:.0f} % of the alarms would be right. The three best detectors, 95 % intervals."
 )
-run.show(
-    "06_left_out", figures.intervals_by_group(tables, caption, "digit left out", "share caught")
-)
+labels = "class left out", "AUROC"
+run.show("06_left_out", figures.intervals_by_group(tables, caption, *labels, bottom=None))
 
 # %% [markdown]
-# ## One class
+# The AUROC averages over all thresholds. The share caught belongs to the one threshold at which false alarms are rare, and may be
+# small where the AUROC is high. An image of an unseen class can be made of parts that the model knows, such as the strokes of other
+# digits, and is then reconstructed well. If anomalies are rare, most alarms are false even so.
 #
-# The protocol of Ruff et al. (2018): train on the training images of one digit alone, score all test images, and measure
-# with what probability an image of another digit has a higher score than one of this digit. Ten networks at once, several
-# seeds. The scores are the ones above; beside them the binary cross-entropy that the networks were trained with, its excess
-# above the image's own entropy, the relative error of PCA, and the distance of an image's **ink** from the median of the
-# digit, which looks at nothing else. Ruff et al. train on all of a digit's training images; here those among the first
-# ones, the validation images, are held out.
+# ## Keep one class
 #
-# The schedule (epochs, batch, step size) and the form of the relative error were decided on the validation images, whose
-# other digits played the anomalies; the test images were not asked. A one-class purist has no such images, and PCA had no
-# need of them.
-
-# %% tags=["classes"]
-sets = anomaly.side_by_side([images.pixels_train[images.y_train == k] for k in classes])
-own_val = anomaly.side_by_side([images.pixels_val[images.y_val == k] for k in classes])
-outsider = images.y_test[:, None] != classes
-sets.shape, outsider.sum()
+# The protocol of most publications (Ruff et al., "Deep one-class classification", ICML 2018): a model of one class's training images
+# alone scores all test images, and those of the other classes are the anomalies. It is easier than the last one, since one class is
+# more uniform than nine.
+#
+# **What was chosen on what.** The numbers of epochs and images per batch, the learning rate, and the form and σ of the relative
+# error were chosen for the network on MNIST's validation images, whose other digits played the anomalies. A detector that may
+# not see an anomaly before it is used has no such images. PCA's relative error takes over the same σ; apart from that PCA, the code
+# scores and the ink have been tuned on nothing. The test images have chosen nothing.
 
 # %% tags=["nbval-ignore-output", "classes"]
-trained = {f"{model}_mse": [], f"{model}_bce": [], f"{model}_excess_bce": [], "best": []}
-for repeat in range(repeats):
-    own_seed = (seed * repeats + repeat) % 2**31
-    stack = networks(own_seed)
-    training.fit(stack, sets, own_val, settings(len(sets), own_seed), task=task)
-    for name, score in zip(
-        trained,
-        anomaly.scores(by_networks(stack), x_test, images.shape, sigma).values(),
-        strict=True,
-    ):
-        trained[name].append(anomaly.auroc(score, outsider))
+single = [images.pixels_train[images.y_train == k] for k in classes]
+(one_class_scores,) = score_by_each(single, x_test)
+by_class = auroc_by_class(one_class_scores, images.y_test[:, None] != classes)
+results["one class, AUROC"] = pd.DataFrame({name: a.mean(axis=1) for name, a in by_class.items()})
 
 # %% tags=["classes"]
-digit_images = [x_train[images.y_train == k] for k in classes]
-ink = x_test.sum(axis=1)
-ink = np.stack([np.abs(ink - np.median(one.sum(axis=1))) for one in digit_images], axis=1)
-pca_scores = anomaly.scores(by_pca(digit_images), x_test, images.shape, sigma)
-fixed = {"ink": ink, "pca": pca_scores["mse"], "pca_relative": pca_scores["relative"]}
-fixed = {name: [anomaly.auroc(score, outsider)] for name, score in fixed.items()}
-
-# %% tags=["nbval-ignore-output", "classes"]
-aurocs = fixed | trained
-pooled = {name: anomaly.average(over_seeds) for name, over_seeds in aurocs.items()}
-by_seed = pd.DataFrame(
-    [(name, n, *a.values) for name, over_seeds in aurocs.items() for n, a in enumerate(over_seeds)],
-    columns=["score", "repeat", *names],
-)
-by_seed.to_csv(run.new_artifact("oneclass.csv"), index=False)
-digits_table = (
-    by_seed.groupby("score", sort=False)[list(names)]
-    .agg(["mean", "std"])
-    .stack(level=0, future_stack=True)
-)
-digits_table.apply(
-    lambda r: f"{r['mean']:.4f}" + (f" ± {r['std']:.4f}" if r["std"] >= 0 else ""), axis=1
-).unstack(0).rename_axis(index="digit", columns=f"{images.title}, AUROC ± seeds")[list(aurocs)]
-
-# %% tags=["classes"]
-tables = {
-    label: pd.DataFrame([vars(i) for i in pooled[name].intervals()], index=names)
-    for label, name in {
-        "squared error": f"{model}_mse",
-        "PCA": "pca",
-        "relative error": "best",
-    }.items()
-}
-caption = (
-    f"Figure 6.7. {images.title}, one-class protocol: AUROC by digit with 95 % intervals over the test images, mean of {repeats} "
-    f"seeds. Means over the digits: squared error {pooled[f'{model}_mse'].mean().value:.3f}, PCA {pooled['pca'].mean().value:.3f}, "
-    f"relative error {pooled['best'].mean().value:.3f}."
-)
-run.show(
-    "06_one_class",
-    figures.intervals_by_group(tables, caption, "digit that is normal", "AUROC", bottom=None),
-)
+tables = anomaly.best_by_class(by_class, images.classes[classes])
+best, table = next(iter(tables.items()))
+finding = f"{best} finds the other classes best (mean AUROC {table['value'].mean():.4f})"
+caption = f"Figure 6.6. {images.title}: {finding}. The three best detectors, with 95 % intervals."
+labels = "class that is normal", "AUROC"
+run.show("06_one_class", figures.intervals_by_group(tables, caption, *labels, bottom=None))
 
 # %% [markdown]
 # ## Decide
 #
-# Why is the loss that trains a network not the score that detects best? The cross-entropy of a grey pixel is large even
-# if it is drawn perfectly, so that it ranks images by their grey edges; its excess does not. And each of these errors
-# grows with every edge that is drawn slightly beside its place. Whether the last step is the network's merit, the relative
-# error of PCA tells.
-#
-# Published for this protocol on MNIST: a convolutional autoencoder 89.7 and Deep SVDD 94.8 (Ruff et al., "Deep one-class
-# classification", ICML 2018), OCGAN 97.5 (Perera, Nallapati and Xiang, CVPR 2019), ARNet 98.3 (Ye et al., "Attribute
-# restoration framework for anomaly detection", IEEE TMM 2022), mean AUROC in per cent. Intervals are over the test
-# images (DeLong), ± is over the training seeds; verdicts compare two scores on the same images.
+# All results beside their baselines, as means over the test images. Rows with the same score differ in the model alone, rows of
+# the same model in the score alone. *Caught* is at the threshold of the first rate.
 
-# %% tags=["nbval-ignore-output", "classes"]
-over_seeds = by_seed.set_index(["score", "repeat"]).mean(axis=1).groupby("score").std()
-pd.DataFrame(
-    {
-        "mean AUROC [95 % interval]": {name: a.mean() for name, a in pooled.items()},
-        "± over seeds": over_seeds.map("{:.4f}".format).replace("nan", "nothing random"),
-        "better than PCA": {name: a.better(pooled["pca"]) for name, a in pooled.items()},
-    }
-).rename_axis(index=f"{images.title}, one class").loc[list(aurocs)]
+# %% tags=["nbval-ignore-output"]
+table = pd.DataFrame({name: values.mean() for name, values in results.items()})
+table.rename_axis(index=["model", "score"], columns=f"{images.title}, mean").round(4)
 
-# %% tags=["classes"]
-verdicts = {
-    "false alarms within a fifth of the first promise": kept,
-    "squared error better than PCA": pooled[f"{model}_mse"].better(pooled["pca"]),
-    "squared error better than BCE": pooled[f"{model}_mse"].better(pooled[f"{model}_bce"]),
-    "squared error better than excess BCE": pooled[f"{model}_mse"].better(
-        pooled[f"{model}_excess_bce"]
-    ),
-    "relative error better than squared error": pooled["best"].better(pooled[f"{model}_mse"]),
-    "relative error of the network better than of PCA": pooled["best"].better(
-        pooled["pca_relative"]
-    ),
+# %%
+short = {"squared error": "mse", "relative error": "relative", "k-NN distance": "knn"}
+short |= {"Mahalanobis distance": "mahalanobis", pca_name: "pca"}
+patterns = {
+    "false alarms": f"threshold.{{}}.false_alarm_rate_at_{100 * rate:g}",
+    "corrupted, caught": "corrupted.{}.caught_mean",
+    "corrupted, AUROC": "corrupted.{}.auroc_mean",
+    "left out, caught": "left_out.{}.caught_mean",
+    "left out, AUROC": "left_out.{}.auroc_mean",
+    "one class, AUROC": "oneclass.{}.auroc_mean",
 }
 
-# %% [markdown]
-# Those whose margins are wide enough that no rounding turns them:
 
-# %% tags=["classes"]
-for question, answer in verdicts.items():
-    if question.startswith(("false alarms", "relative error")) or question.endswith(
-        "better than BCE"
-    ):
-        print(f"{question}: {answer}")
+def metric(result, detector):
+    return patterns[result].format("_".join(short.get(part, part) for part in detector))
 
-# %% [markdown]
-# ## Keep the results
 
+# %%
+squared, relative, nearest = "squared error", "relative error", "k-NN distance"
+pairs = [
+    ("corrupted, AUROC", relative, (pca_name, relative)),
+    ("left out, AUROC", squared, (pca_name, squared)),
+    ("left out, AUROC", relative, (pca_name, relative)),
+    ("one class, AUROC", squared, (pca_name, squared)),
+    ("one class, AUROC", relative, (pca_name, relative)),
+    ("one class, AUROC", relative, (model, squared)),
+    ("one class, AUROC", relative, (pca_name, nearest)),
+]
+promise = metric("false alarms", (model, squared))
+claims = [("The rate of false alarms is below the promised one", promise, rate, "lower")]
+for result, score, baseline in [pair for pair in pairs if pair[0] in results]:
+    sides = metric(result, (model, score)), metric(result, baseline)
+    claims.append((f"{result}: {model} {score} above {' '.join(baseline)}", *sides, "higher"))
 
 # %%
 measured = {}
-for rate in rates:
-    measured[f"threshold.false_alarm_rate_at_{100 * rate:g}"] = false_alarms[own][
-        f"{100 * rate:g}%"
-    ]
-keys = dict(zip(detectors, (f"{model}_mse", "pca", "best"), strict=True))
-for name, key in keys.items():
-    measured |= {
-        f"threshold.{key}.auroc_{kind}": by[name].mean().value for kind, by in detection.items()
-    }
-    measured[f"threshold.{key}.false_alarm_rate_at_{100 * rates[0]:g}"] = false_alarms[name][
-        f"{100 * rates[0]:g}%"
-    ].value
-claims = [
-    (
-        "A threshold keeps its promise of false alarms",
-        f"threshold.false_alarm_rate_at_{100 * rates[0]:g}",
-        f"promised: {rates[0]}",
-        kept,
-    )
-]
-
-# %% tags=["classes"]
-for name, key in keys.items():
-    measured[f"threshold.{key}.left_out_caught_mean"] = share[name]
-for name, a in pooled.items():
-    measured[f"oneclass.{name}.auroc_mean"] = a.mean()
-    measured |= {
-        f"oneclass.{name}.auroc_{k}": value for k, value in zip(names, a.values, strict=True)
-    }
-claims += [
-    (
-        "It catches a digit that was left out of training, mean share",
-        f"threshold.{model}_mse.left_out_caught_mean",
-        "threshold.pca.left_out_caught_mean",
-        "seldom" if share[own] < 0.5 else "mostly",
-    ),
-]
-rivals = {
-    "The network's squared error finds outsiders, AUROC": (f"{model}_mse", "pca"),
-    "Its relative error finds more of them, AUROC": ("best", f"{model}_mse"),
-    "… more than the relative error of PCA, AUROC": ("best", "pca_relative"),
-}
-claims += [
-    (claim, f"oneclass.{a}.auroc_mean", f"oneclass.{b}.auroc_mean", pooled[a].better(pooled[b]))
-    for claim, (a, b) in rivals.items()
-]
-
-# %%
-headline = [name for name in measured if name.endswith(".auroc_mean")]
-headline += [name for name in measured if name.startswith("threshold.") and "auroc" not in name]
+for result, values in results.items():
+    for detector, column in values.items():
+        measured[metric(result, detector)] = column.to_numpy()
+headline = [name for name in measured if "auroc" in name and "ink" not in name]
 reproduced = run.finish(measured, claims, headline)
 reproduced
 
 # %% tags=["nbval-ignore-output"]
-reproduced.table.rename_axis(columns=images.title)
+reproduced.claims[["claim", "gain", "verdict"]].rename_axis(columns=images.title)
 
 # %% [markdown]
+# The claims are decided together (Holm); a gain is the difference of the two means with its 95 % interval, and a positive one
+# supports the claim.
+#
+# **Published figures** for one class of MNIST, mean AUROC: a convolutional autoencoder 0.897 and Deep SVDD 0.948 (Ruff et al.,
+# 2018), OCGAN 0.975 (Perera, Nallapati and Xiang, CVPR 2019), an ℓ2 autoencoder 0.983 (a baseline in Bergmann et al.,
+# "Uninformed students", CVPR 2020), ARNet 0.983 (Ye et al., IEEE TMM 2022). They train on all of a digit's training images; here its
+# validation images are held out. They and the results here are no ranking: the schedule and the form of the relative error were
+# chosen here on labelled anomalies, and what was chosen there on what differs from paper to paper.
+#
+# On MNIST, the squared error of the network reaches 0.965, and the published 0.983 is not explained. With a latent dimension of 8 it
+# is 0.959, with convolutions 0.964, with twice the width 0.964; PCA with 24 components, the best of six sizes on validation images, has 0.957. The distance to the
+# nearest training image of the class has 0.953. In a single trial with 16 dimensions, images normalised to equal contrast, and
+# the squared error as the loss, it fell to 0.713. Among the changes that were tried, only the score moves the AUROC beyond
+# 0.98: to 0.988 for the network, to 0.983 for PCA with as many components and to 0.985 with 16, the best size on validation images. Most of the gain is the score's.
+#
+# **Answer.** A bad reconstruction gives some anomalies away, and which ones depends on the score as much as on the model. On MNIST, at
+# 5 % false alarms, the relative error of the network catches 95 % of the noisy images and 77 % of the blurred ones, PCA's 2 % and less
+# than 1 %; of the occluded ones PCA's catches 49 % and the network's 28 %. Of the images of an unseen digit the network's squared error
+# catches about 30 %, PCA's 16 %.
+
+# %% [markdown]
+# ## Limitations
+#
+# The intervals are over the test images of one training run. A promise of false alarms holds for images from the source of the
+# validation images, and for no others. Each kind of corruption has one strength, and an anomaly in practice may be like none of
+# them. The network's schedule and σ were tuned on labelled anomalies and the baselines were not, so that a part of the network's
+# lead may be due to the tuning.
+#
 # **Read next.** `07_compress_images` sends the same codes through an entropy coder. On why a low reconstruction error does not
 # mean that an image is normal: Merrill and Eskandarian, "Modified autoencoder training and scoring for robust unsupervised
 # anomaly detection in deep learning", IEEE Access 8, 2020.

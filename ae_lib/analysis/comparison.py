@@ -16,7 +16,6 @@ from scipy.optimize import brentq
 # TensorFlow takes seconds to import, and the figures do not need it: Keras and what imports it are
 # imported by the functions that train or run a network.
 
-BATCH = 200  # images sent through ten networks at once
 COARSEST = 8.0  # the largest quantisation step that is tried
 NOTHING = Interval(np.nan, np.nan, np.nan)  # what was not measured
 # Which of the metrics of `evaluate` stand in a table of results.
@@ -104,43 +103,36 @@ def compression(name, model_codec, x, error):
 
 
 def detection(name, autoencoder, images, settings, task, seed=0):
-    """Return the mean AUROC in the one-class protocol of 06_detect_anomalies, image by image.
+    """Return the mean AUROCs in the one-class protocol of 06_detect_anomalies, image by image.
 
     For each class that has training, validation and test images a network of the same layers is
-    trained on the training images of this class alone; the score is the squared error. What the
-    images contribute is that of `anomaly.auroc`. Nothing if there are fewer than two classes.
+    trained on the training images of this class alone. The scores are the squared error and the
+    relative error. What the images contribute is that of `anomaly.auroc`. Nothing is returned if
+    there are fewer than two classes.
 
     Parameters
     ----------
-    settings : (int, int, float, str)
-        Epochs, batch size, learning rate at the start of its cosine decay to 0, and compiler.
-    task : ae_lib.training.Reconstruct, Denoise or Binarise
-    seed : int, of the initial weights and the minibatches
+    settings, task, seed
+        As for `anomaly.train_on_each`.
     """
-    from ae_lib import models, training
+    from ae_lib import models
     from ae_lib.analysis import anomaly
 
-    import keras
-
-    epochs, batch_size, rate, compiler = settings
-    classes = images.everywhere
+    classes, x = images.everywhere, images.x_test
     if len(classes) < 2:
         return {}
-    train = anomaly.side_by_side([images.pixels_train[images.y_train == k] for k in classes])
-    val = anomaly.side_by_side([images.pixels_val[images.y_val == k] for k in classes])
-    decay = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(train) // batch_size))
-    keras.utils.set_random_seed(seed)
-    stack = models.stacked([models.reinitialized(autoencoder) for _ in classes])
-    options = training.Settings(epochs, batch_size, decay, seed, compiler)
-    training.fit(stack, train, val, options, task=task)
-
-    def squared_errors(x):
-        x = np.repeat(x[:, None], len(classes), axis=1)
-        return np.square(x - models.predict_in_batches(stack, x)).mean(axis=2)
-
-    errors = models.predict_in_batches(squared_errors, images.x_test, BATCH)
-    areas = anomaly.auroc(errors, images.y_test[:, None] != classes)
-    return {f"oneclass.{name}_mse.auroc_mean": areas.mean(axis=1)}
+    sets = [images.pixels_train[images.y_train == k] for k in classes]
+    networks = anomaly.train_on_each(autoencoder, sets, settings, task, seed)
+    errors = []
+    for network in networks:
+        y = models.predict_in_batches(network.autoencoder, x)
+        errors.append((metrics.mse(x, y), anomaly.relative_error(x, y, images.shape)))
+    scores = dict(zip(("mse", "relative"), np.stack(errors, axis=2), strict=True))
+    is_other = images.y_test[:, None] != classes
+    return {
+        f"oneclass.{name}_{score}.auroc_mean": anomaly.auroc(values, is_other).mean(axis=1)
+        for score, values in scores.items()
+    }
 
 
 def duration(name, reconstruct, x, repeats=3):

@@ -2,9 +2,11 @@
 
 from ae_lib import StudyError, metrics, models, training
 from ae_lib.analysis import anomaly
+from tests.figure_checks import CAPTION, drawn
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.ndimage import shift
 from sklearn.metrics import roc_auc_score
@@ -38,22 +40,6 @@ def test_relative_error_without_smoothing_is_squared_error_by_ink(digits):
     ).all()
 
 
-def test_scores_are_those_of_the_whole_whatever_the_parts(digits):
-    x = digits.x_test[:7]
-    y = np.stack([digits.x_train[:7].clip(0.05, 0.95), np.full_like(x, 0.5)], axis=1)
-    given = iter([y[:3], y[3:6], y[6:]])
-    found = anomaly.scores(lambda images: next(given), x, (28, 28), part=3)
-    for k in range(2):
-        np.testing.assert_allclose(found["mse"][:, k], metrics.mse(x, y[:, k]), rtol=1e-4)
-        np.testing.assert_allclose(found["bce"][:, k], metrics.bce(x, y[:, k]), rtol=1e-3)
-        np.testing.assert_allclose(
-            found["excess_bce"][:, k], metrics.bce(x, y[:, k]) - metrics.entropy(x), atol=1e-3
-        )
-        np.testing.assert_allclose(
-            found["relative"][:, k], anomaly.relative_error(x, y[:, k], (28, 28)), rtol=1e-5
-        )
-
-
 def test_threshold_keeps_its_promise_on_average():
     rng, alarms = np.random.default_rng(0), []
     for _ in range(500):
@@ -67,13 +53,52 @@ def test_threshold_is_the_conformal_quantile():
     assert anomaly.threshold(np.arange(19), 0.05) == 18
 
 
+def test_thresholds_of_several_scores_are_those_of_each():
+    errors = np.random.default_rng(0).random((50, 3))
+    each = [anomaly.threshold(column, 0.1) for column in errors.T]
+    np.testing.assert_array_equal(anomaly.threshold(errors, 0.1), each)
+
+
+@pytest.mark.parametrize(("n", "finite"), [(98, False), (99, True)])
+def test_a_threshold_from_too_few_images_is_infinite(n, finite):
+    assert np.isfinite(anomaly.threshold(np.arange(n), 0.01)) == finite
+    assert np.isfinite(anomaly.threshold(np.ones((n, 2)), 0.01)).tolist() == [finite] * 2
+
+
+def test_rates_that_so_few_images_cannot_promise_are_left_out():
+    assert anomaly.attainable([0.05, 0.01], 99) == [0.05, 0.01]
+    assert anomaly.attainable([0.05, 0.01], 98) == [0.05]
+
+
 @pytest.mark.parametrize(
-    ("n", "rate", "message"),
-    [(100, 0, "between 0 and 1"), (100, 1.2, "1.2"), (98, 0.01, "least 99")],
+    ("rates", "n", "message"),
+    [
+        ([], 100, r"rates is \[\]; expected one or more shares"),
+        ([0.1, 0], 100, "expected one or more shares between 0 and 1"),
+        ([1.2], 100, "1.2"),
+        ([0.05, 0.01], 18, r"18 held-out images; expected a rate of at least 0.053: raise it"),
+    ],
 )
-def test_impossible_thresholds_are_refused(n, rate, message):
+def test_impossible_rates_are_refused(rates, n, message):
     with pytest.raises(StudyError, match=message):
-        anomaly.threshold(np.arange(n), rate)
+        anomaly.attainable(rates, n)
+
+
+def test_false_alarms_are_expected_where_95_percent_of_them_fall():
+    rng, shares = np.random.default_rng(0), []
+    for _ in range(2000):
+        errors = rng.normal(size=500)
+        shares.append((errors[200:] > anomaly.threshold(errors[:200], 0.05)).mean())
+    low, high = anomaly.expected_false_alarms(0.05, 200, 300)
+    inside = (low <= np.array(shares)) & (np.array(shares) <= high)
+    assert (
+        0.94 < inside.mean() < 0.98
+    )  # a discrete distribution has more than 95 % between its ends
+    assert anomaly.expected_false_alarms(0.05, 10_000, 10_000)[0] > low
+
+
+def test_p_values_count_the_image_itself():
+    assert anomaly.p_values(np.array([0.5, 2, 9]), np.arange(4)).tolist() == [0.8, 0.6, 0.2]
 
 
 @pytest.fixture
@@ -87,24 +112,20 @@ def problems():
 def test_auroc_is_scikit_learns(problems):
     scores, anomalous = problems
     expected = [roc_auc_score(a, s) for s, a in zip(scores.T, anomalous.T, strict=True)]
-    np.testing.assert_allclose(anomaly.auroc(scores, anomalous).values, expected)
+    np.testing.assert_allclose(anomaly.auroc(scores, anomalous).mean(axis=0), expected)
 
 
 def test_auroc_takes_labels_of_zeros_and_ones(problems):
     scores, anomalous = problems
     expected = anomaly.auroc(scores, anomalous)
     for dtype in ("int64", "uint8", "float32"):
-        areas = anomaly.auroc(scores, anomalous.astype(dtype))
-        np.testing.assert_array_equal(areas.values, expected.values)
-        np.testing.assert_array_equal(areas.influences, expected.influences)
+        np.testing.assert_array_equal(anomaly.auroc(scores, anomalous.astype(dtype)), expected)
 
 
 def test_auroc_of_integer_labels_in_round_numbers():
     """Of six pairs of an anomaly and a normal image, the anomaly has the higher score in five."""
     scores, labels = np.array([[1.0], [4], [3], [2], [5]]), np.array([[0], [0], [1], [0], [1]])
-    areas = anomaly.auroc(scores, labels)
-    assert areas.values[0] == pytest.approx(5 / 6)
-    assert areas.values[0] == pytest.approx(roc_auc_score(labels[:, 0], scores[:, 0]))
+    assert anomaly.auroc(scores, labels).mean() == pytest.approx(5 / 6)
 
 
 def test_other_labels_are_refused():
@@ -112,32 +133,57 @@ def test_other_labels_are_refused():
         anomaly.auroc(np.ones((3, 1)), np.arange(3)[:, None])
 
 
-def test_areas_are_compared_by_identity(problems):
-    areas = anomaly.auroc(*problems)
-    assert (areas == areas) is True
-    assert (areas == anomaly.auroc(*problems)) is False
-
-
 def test_interval_of_the_mean_agrees_with_the_bootstrap(problems):
     scores, anomalous = problems
     rng, means = np.random.default_rng(2), []
     for _ in range(500):
         i = rng.integers(0, 300, 300)
-        means.append(anomaly.auroc(scores[i], anomalous[i]).values.mean())
-    mean = anomaly.auroc(scores, anomalous).mean()
+        means.append(anomaly.auroc(scores[i], anomalous[i]).mean())
+    mean = metrics.interval(anomaly.auroc(scores, anomalous).mean(axis=1))
     assert (mean.high - mean.low) / 2 == pytest.approx(1.96 * np.std(means), rel=0.15)
-    assert len(anomaly.auroc(scores, anomalous).intervals()) == 3
 
 
-def test_verdicts_on_the_same_images(problems):
+def test_areas_on_the_same_images_are_compared(problems):
     scores, anomalous = problems
-    good, noisy = anomaly.auroc(scores + 2 * anomalous, anomalous), anomaly.auroc(scores, anomalous)
-    assert good.better(noisy) == "yes"
-    assert noisy.better(good) == "no"
-    assert noisy.better(noisy) == "undecided"
-    np.testing.assert_allclose(
-        anomaly.average([good, noisy]).values, (good.values + noisy.values) / 2
-    )
+    noisy = anomaly.auroc(scores, anomalous).mean(axis=1)
+    good = anomaly.auroc(scores + 2 * anomalous, anomalous).mean(axis=1)
+    gains = [metrics.difference(*pair) for pair in ((good, noisy), (noisy, good), (noisy, noisy))]
+    assert metrics.verdicts(gains) == ["yes", "no", "no difference detected"]
+
+
+def test_paired_auroc_is_scikit_learns_and_has_an_interval_over_pairs():
+    rng = np.random.default_rng(3)
+    normal = rng.normal(size=(200, 2))
+    altered = normal + [0.3, 3]
+    found = anomaly.paired_auroc(normal, altered)
+    labels = np.repeat([0, 1], 200)
+    for i in range(2):
+        both = np.concatenate([normal[:, i], altered[:, i]])
+        assert found[:, i].mean() == pytest.approx(roc_auc_score(labels, both))
+    means = []
+    for _ in range(300):
+        i = rng.integers(0, 200, 200)
+        means.append(anomaly.paired_auroc(normal[i], altered[i])[:, 0].mean())
+    interval = metrics.interval(found[:, 0])
+    assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * np.std(means), rel=0.2)
+
+
+def test_the_best_detectors_come_first():
+    areas = {("a", "x"): np.full((9, 2), 0.6), ("b", "x"): np.full((9, 2), 0.9)}
+    areas["c", "y"] = np.full((9, 2), 0.7)
+    tables = anomaly.best_by_class(areas, ["up", "down"], count=2)
+    assert list(tables) == ["b, x", "c, y"]
+    assert tables["c, y"]["value"].to_dict() == pytest.approx({"up": 0.7, "down": 0.7})
+
+
+def test_a_matrix_shows_all_its_shares():
+    rows = pd.MultiIndex.from_tuples([("a", "x"), ("b", "y")])
+    table = pd.DataFrame([[0, 0.5, 1], [0.25, 0.75, 0.1]], rows, ["noise", "blur", "turn"])
+    figure = drawn(anomaly.detection_matrix({"caught": table, "AUROC": table}, CAPTION))
+    for axes in figure.axes:
+        shown = [text.get_text() for text in axes.texts]
+        assert shown == ["0.00", "0.50", "1.00", "0.25", "0.75", "0.10"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["a, x", "b, y"]
 
 
 def test_one_kind_of_images_alone_is_refused():
@@ -161,6 +207,15 @@ def test_corruptions_are_seeded_in_range_and_grow(digits, kind):
         np.square(anomaly.corrupt(x, (28, 28), kind, s, seed=3) - x).mean() for s in (weak, strong)
     ]
     assert 0 < changed[0] < changed[1]
+
+
+def test_every_corruption_has_a_middle_strength_that_is_seen(digits):
+    x = digits.x_test[:20]
+    strengths = anomaly.middle_strengths((28, 28))
+    assert set(strengths) == set(anomaly.CORRUPTIONS)
+    assert anomaly.middle_strengths((56, 84))["occlusion"] == 2 * strengths["occlusion"]
+    for kind, strength in strengths.items():
+        assert (anomaly.corrupt(x, (28, 28), kind, strength) != x).any(axis=1).mean() > 0.9
 
 
 def test_corruptions_do_what_they_say(digits):
@@ -214,6 +269,25 @@ def test_stacked_networks_learn_from_their_own_images_alone(digits):
     np.testing.assert_allclose(
         trained([own, other]), alone.predict(digits.x_test[:9], verbose=0), atol=0.02
     )
+
+
+@pytest.mark.parametrize("convolutional", [False, True])
+def test_each_network_is_the_stack_trained_on_its_own_images(digits, convolutional):
+    builder = models.convolutional_autoencoder if convolutional else models.dense_autoencoder
+    options = {"filters": [2]} if convolutional else {"hidden": [16]}
+    network = builder(**options, latent_dim=4).autoencoder
+    sets = [digits.pixels_train[:60], digits.pixels_train[60:100]]
+    first, second = anomaly.train_on_each(network, sets, (2, 20, 0.01, "none"), seed=1)
+    keras.utils.set_random_seed(1)
+    copies = [models.reinitialized(network) for _ in sets]
+    stack, both = models.stacked(copies), anomaly.side_by_side(sets)
+    decay = keras.optimizers.schedules.CosineDecay(0.01, 2 * 3)
+    training.fit(stack, both, both[:1], training.Settings(2, 20, decay, 1, "none"))
+    expected = stack.predict(np.repeat(digits.x_test[:5, None], 2, axis=1), verbose=0)
+    for i, trained in enumerate((first, second)):
+        found = trained.decoder(trained.encoder(digits.x_test[:5]))
+        np.testing.assert_allclose(found, expected[:, i], atol=1e-5)
+    assert abs(expected[:, 0] - expected[:, 1]).max() > 1e-3
 
 
 def test_networks_of_different_shapes_are_not_stacked():
