@@ -10,6 +10,8 @@ import pytest
     ("name", "parameters", "message"),
     [
         ("05_explore_latent_space", {"neighbour_count": 3}, "is 3; expected at least 5"),
+        ("06_detect_anomalies", {"rates": []}, r"rates is \[\]; expected one or more shares"),
+        ("06_detect_anomalies", {"rates": [0.05, 1.5]}, "expected one or more shares between 0"),
         (
             "07_compress_images",
             {"steps": [1, 2]},

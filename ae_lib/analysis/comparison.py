@@ -68,9 +68,9 @@ def features(name, encode, images, penalties=(0.01, 0.1)):
     penalties : sequence of float
         Candidates for the ``c`` of `latent.linear_probe`; the validation images choose.
     """
-    codes = map(encode, (images.x_train, images.x_val, images.x_test))
+    codes = {split: encode(getattr(images, f"x_{split}")) for split in ("train", "val", "test")}
     hits = latent.hits(codes, images, penalties)
-    return {f"{name}.test.{score}": hit for score, hit in hits.items()}
+    return {f"{name}.{score}": hit for score, hit in hits.items()}
 
 
 def compression(name, model_codec, x, error):

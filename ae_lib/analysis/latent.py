@@ -1,19 +1,21 @@
-"""What codes are good for: neighbours, linear classification, and the roles of their units."""
+"""What codes are good for: neighbours, linear classification, and the effects of their units."""
 
 from ae_lib import StudyError
-from ae_lib.metrics import mse
+from ae_lib.metrics import interval, mse
 
 import numpy as np
 import pandas as pd
 from scipy.stats import mode
+from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import trustworthiness
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 
-def neighbours(references, queries, k):
+def neighbours(references, queries, k=5):
     """Find the k nearest references of each query, by Euclidean distance and exactly.
 
     Returns indices of references, int (m, k), nearest first. Raises `StudyError` if there are fewer
@@ -57,14 +59,6 @@ def purity(labels, nearest):
     return (labels[nearest] == vote(labels, nearest)[:, None]).mean(axis=1)
 
 
-def shared_neighbours(first, second):
-    """Return the share of each query's neighbours that two lists have in common, in any order.
-
-    Both are int arrays, shape (m, k), as `neighbours` returns them; the result has shape (m,).
-    """
-    return (first[:, :, None] == second[:, None, :]).any(axis=2).mean(axis=1)
-
-
 def linear_probe(features, labels, c=0.1, tolerance=3e-4):
     """Fit a multinomial logistic regression on standardised features, as a scikit-learn pipeline.
 
@@ -91,31 +85,81 @@ def linear_probe(features, labels, c=0.1, tolerance=3e-4):
         return probe.fit(features, labels)
 
 
-def hits(codes, images, penalties=(0.1,), near=None):
-    """Tell which test images k-NN and a linear probe classify rightly from their codes.
+def hits(codes, images, penalties=(0.1,), splits=("test",)):
+    """Tell which images k-NN and a linear probe classify correctly from their codes.
+
+    Both classifiers are fitted on the training images.
 
     Parameters
     ----------
-    codes : three float arrays, shape (n, d)
-        Of the training, validation and test images.
+    codes : dict
+        ``"train"``, ``"val"`` and ``"test"`` to float arrays, shape (n, d).
     images : ae_lib.data.Dataset
     penalties : sequence of float
         Candidates for the ``c`` of `linear_probe`; the validation images choose.
-    near : int array, shape (m, k), optional
-        The `neighbours` of the test images, at least five, if they are known.
+    splits : sequence of str, of ``"val"`` and ``"test"``
 
-    Returns a dict of ``knn1_accuracy``, ``knn5_accuracy`` and ``linear_probe_accuracy`` to float64
-    arrays, shape (m,), of 0 and 1; or of NaN if the training images are of a single class.
+    Returns a dict of ``<split>.knn1_accuracy``, ``<split>.knn5_accuracy`` and
+    ``<split>.linear_probe_accuracy`` to float64 arrays, shape (n,), of 0 and 1; or of NaN if the
+    training images are of a single class.
     """
-    (train, val, test), labels, truth = codes, images.y_train, images.y_test
-    near = neighbours(train, test, 5) if near is None else near
-    predicted = {f"knn{k}_accuracy": vote(labels, near[:, :k]) for k in (1, 5)}
+    scores = ("knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy")
+    truth = {"val": images.y_val, "test": images.y_test}
     if images.single_class:
-        return dict.fromkeys([*predicted, "linear_probe_accuracy"], np.full(len(truth), np.nan))
-    probes = [linear_probe(train, labels, c) for c in penalties]
-    best = max(probes, key=lambda probe: probe.score(val, images.y_val))
-    predicted["linear_probe_accuracy"] = best.predict(test)
-    return {score: (found == truth).astype("float64") for score, found in predicted.items()}
+        return {f"{s}.{score}": np.full(len(truth[s]), np.nan) for s in splits for score in scores}
+    probe, correct = chosen_probe(codes, images, penalties), {}
+    for split in splits:
+        near = neighbours(codes["train"], codes[split])
+        labels = [vote(images.y_train, near[:, :k]) for k in (1, 5)]
+        labels.append(probe.predict(codes[split]))
+        for score, predicted in zip(scores, labels, strict=True):
+            correct[f"{split}.{score}"] = (predicted == truth[split]).astype("float64")
+    return correct
+
+
+def chosen_probe(codes, images, penalties):
+    """Return the `linear_probe` with the penalty that is best on the validation images.
+
+    The parameters are those of `hits`.
+    """
+    probes = [linear_probe(codes["train"], images.y_train, c) for c in penalties]
+    return max(probes, key=lambda probe: probe.score(codes["val"], images.y_val))
+
+
+def map_by_pca(codes):
+    """Project codes, float (n, d), onto their two first principal axes, shape (n, 2).
+
+    A code of one unit has a single axis; the second coordinate is then 0.
+    """
+    axes = min(2, codes.shape[1])
+    projected = PCA(axes, svd_solver="covariance_eigh").fit_transform(codes)
+    return np.pad(projected, [(0, 0), (0, 2 - axes)])
+
+
+def map_quality(codes, maps, labels, sample):
+    """Judge maps of codes by their trustworthiness and by a vote of five neighbours on the map.
+
+    Venna and Kaski, "Neighborhood preservation in nonlinear projection methods", ICANN 2001.
+
+    Parameters
+    ----------
+    codes : float array, shape (n, d)
+    maps : dict
+        A map's name to the positions of the codes, float, shape (n, 2).
+    labels : int array, shape (n,)
+        Each image is classified by its five nearest others. NaN if all labels are the same.
+    sample : int array
+        Images of which the trustworthiness is taken; its memory grows with their square.
+
+    Returns a pandas.DataFrame with a row for each map.
+    """
+    rows = {}
+    for name, points in maps.items():
+        trust = trustworthiness(codes[sample], points[sample], n_neighbors=5)
+        correct = vote(labels, neighbours(points, None)) == labels
+        accuracy = interval(correct if len(np.unique(labels)) > 1 else np.nan * correct)
+        rows[name] = {"trustworthiness": trust, "5-NN accuracy [95 %]": accuracy}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def pixel_metric(codes, images):
@@ -135,45 +179,6 @@ def pixel_metric(codes, images):
     cross = centred.astype(images.dtype).T @ images
     prediction = np.linalg.solve(covariance, cross.astype("float64"))
     return np.linalg.cholesky(prediction @ prediction.T).astype(codes.dtype)
-
-
-def unit_table(codes):
-    """Describe each unit of a code, float (n, d), in one row of a pandas.DataFrame.
-
-    Columns ``mean``, ``std``, ``share`` (of the summed variance of all units), ``mean_correlation``
-    and ``max_correlation`` (of the absolute correlations with the other units; 0 if constant).
-    """
-    codes = np.asarray(codes, "float64")
-    others = np.abs(correlations(codes))
-    np.fill_diagonal(others, 0)
-    variance = codes.var(axis=0)
-    return pd.DataFrame(
-        {
-            "mean": codes.mean(axis=0),
-            "std": np.sqrt(variance),
-            "share": variance / variance.sum(),
-            "mean_correlation": others.sum(axis=0) / max(codes.shape[1] - 1, 1),
-            "max_correlation": others.max(axis=0),
-        }
-    ).rename_axis("unit")
-
-
-def correlations(codes):
-    """Return the correlations of a code's units, float64 (d, d); 0 where a unit is constant."""
-    with np.errstate(invalid="ignore"):
-        return np.atleast_2d(np.nan_to_num(np.corrcoef(np.asarray(codes, "float64"), rowvar=False)))
-
-
-def effective_dimensions(codes):
-    """Return the participation ratio (Σ λ)² / Σ λ² of the codes' principal variances λ.
-
-    d for d uncorrelated units of equal variance, 1 if a single direction varies. Gao, Trautmann,
-    Yu, Santhanam, Ryu, Shenoy and Ganguli, "A theory of multineuronal dimensionality, dynamics and
-    measurement", bioRxiv 214262, 2017.
-    """
-    covariance = np.atleast_2d(np.cov(np.asarray(codes, "float64"), rowvar=False))
-    squared_norm = np.square(covariance).sum()  # Σ λ², the squared Frobenius norm
-    return float(np.trace(covariance) ** 2 / squared_norm)
 
 
 def unit_costs(decode, images, codes, means):
@@ -198,14 +203,28 @@ def unit_costs(decode, images, codes, means):
     return images.shape[1] * np.stack(rises, axis=1)
 
 
-def traversals(code, low, high, steps):
-    """Move one unit of a code at a time in equal steps from ``low`` to ``high``, all (d,).
+def with_one_unit_at(codes, values):
+    """Return codes, float (n, d), d times over, with unit j of copy j at ``values[j]``, all (d,).
 
-    Returns float array, shape (steps, d, d): entry [s, j] is the code with unit j at step s.
+    The result has the shape (d, n, d).
     """
-    codes, unit = np.tile(code, (steps, len(code), 1)), np.arange(len(code))
-    codes[:, unit, unit] = np.linspace(low, high, steps)
-    return codes
+    unit = np.arange(codes.shape[1])
+    moved = np.tile(codes, (len(unit), 1, 1))
+    moved[unit, :, unit] = np.asarray(values)[:, None]
+    return moved
+
+
+def agreement(changes):
+    """Return the mean cosine between the changes that one unit makes in different images.
+
+    ``changes``, float (d, n, pixels), are differences of decoded images, for each of d units and of
+    n images. The result, shape (d,), is 1 for a unit that changes all images alike, as each
+    component of PCA does, and near 0 for one whose effect depends on the image alone.
+    """
+    n = changes.shape[1]
+    lengths = np.linalg.norm(changes, axis=2, keepdims=True)
+    sums = (changes / np.maximum(lengths, np.finfo("float32").tiny)).sum(axis=1)
+    return (np.square(sums).sum(axis=1) - n) / (n * (n - 1))
 
 
 def unlike_pairs(labels, count, seed=0):

@@ -3,7 +3,7 @@
 import warnings
 from dataclasses import replace
 
-from ae_lib import StudyError, metrics
+from ae_lib import StudyError
 from ae_lib.analysis import latent
 
 import numpy as np
@@ -11,6 +11,8 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
+
+SCORES = ["knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy"]
 
 
 @pytest.fixture
@@ -98,9 +100,23 @@ def test_what_one_class_cannot_tell_is_not_a_number(codes, digits):
     assert (first != second).all()
     assert np.isnan(latent.purity(same, np.zeros((3, 2), int))).all()
     images = replace(digits, y_train=same, y_test=same[:20])
-    hits = latent.hits((codes, codes, codes[:20]), images)
-    assert list(hits) == ["knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy"]
+    hits = latent.hits({"train": codes, "val": codes, "test": codes[:20]}, images)
+    assert list(hits) == [f"test.{score}" for score in SCORES]
     assert all(np.isnan(hit).all() and hit.shape == (20,) for hit in hits.values())
+
+
+def test_hits_of_both_splits_with_the_penalty_that_validation_images_choose(digits, pca):
+    codes = {part: pca.transform(getattr(digits, f"x_{part}")) for part in ("train", "val", "test")}
+    hits = latent.hits(codes, digits, penalties=(1e-6, 1.0), splits=("val", "test"))
+    assert list(hits) == [f"{split}.{score}" for split in ("val", "test") for score in SCORES]
+    probe = latent.linear_probe(codes["train"], digits.y_train, 1.0)
+    for split, truth in (("val", digits.y_val), ("test", digits.y_test)):
+        expected = probe.predict(codes[split]) == truth
+        np.testing.assert_array_equal(hits[f"{split}.linear_probe_accuracy"], expected)
+        for k in (1, 5):
+            knn = KNeighborsClassifier(k).fit(codes["train"], digits.y_train)
+            expected = knn.predict(codes[split]) == truth
+            np.testing.assert_array_equal(hits[f"{split}.knn{k}_accuracy"], expected)
 
 
 def test_pixel_metric_undoes_any_linear_map_of_pcas_codes(digits, pca):
@@ -111,30 +127,6 @@ def test_pixel_metric_undoes_any_linear_map_of_pcas_codes(digits, pca):
     np.testing.assert_allclose(found, cdist(codes[:50], codes[:50]), rtol=1e-3, atol=1e-3)
 
 
-def test_units_of_pca(digits, pca):
-    table = latent.unit_table(pca.transform(digits.x_train))
-    np.testing.assert_allclose(
-        table["share"], pca.explained_variance_ / pca.explained_variance_.sum(), rtol=1e-4
-    )
-    np.testing.assert_allclose(table["std"], np.sqrt(pca.explained_variance_), rtol=1e-3)
-    assert table["max_correlation"].max() < 1e-3
-
-
-def test_units_of_a_code_with_copies():
-    x = np.random.default_rng(2).normal(size=1000)
-    table = latent.unit_table(np.stack([x, -3 * x + 1, np.zeros(1000)], axis=1))
-    np.testing.assert_allclose(table["max_correlation"], [1, 1, 0], atol=1e-9)
-    np.testing.assert_allclose(table["mean_correlation"], [0.5, 0.5, 0], atol=1e-9)
-    np.testing.assert_allclose(table["share"], [0.1, 0.9, 0])
-
-
-def test_effective_dimensions():
-    x = np.random.default_rng(3).normal(size=(20000, 4))
-    assert latent.effective_dimensions(x) == pytest.approx(4, rel=0.01)
-    assert latent.effective_dimensions(x[:, :1] * np.ones(4)) == pytest.approx(1)
-    assert latent.effective_dimensions(x * np.sqrt([2, 1, 1, 0])) == pytest.approx(16 / 6, rel=0.02)
-
-
 def test_cost_of_pcas_units_is_their_variance(digits, pca):
     x = digits.x_train
     found = latent.unit_costs(pca.inverse_transform, x, pca.transform(x), np.zeros(6, "float32"))
@@ -142,10 +134,48 @@ def test_cost_of_pcas_units_is_their_variance(digits, pca):
     np.testing.assert_allclose(found.mean(axis=0), pca.explained_variance_, rtol=2e-3)
 
 
-def test_traversals_move_one_unit_each():
-    code, low, high = np.array([5.0, 6.0]), np.array([0.0, 1.0]), np.array([2.0, 3.0])
-    expected = [[[0, 6], [5, 1]], [[1, 6], [5, 2]], [[2, 6], [5, 3]]]
-    np.testing.assert_array_equal(latent.traversals(code, low, high, 3), expected)
+def test_one_unit_is_moved_in_each_copy():
+    codes = np.array([[5.0, 6.0], [7.0, 8.0], [9.0, 10.0]])
+    expected = [[[0, 6], [0, 8], [0, 10]], [[5, 1], [7, 1], [9, 1]]]
+    np.testing.assert_array_equal(latent.with_one_unit_at(codes, [0, 1]), expected)
+    np.testing.assert_array_equal(codes[0], [5, 6])
+
+
+def test_agreement_is_1_for_pca_and_0_for_unrelated_changes(digits, pca):
+    codes = pca.transform(digits.x_train[:30])
+    low, high = (latent.with_one_unit_at(codes, np.full(6, value, "float32")) for value in (-1, 2))
+    changes = pca.inverse_transform(high.reshape(-1, 6)) - pca.inverse_transform(low.reshape(-1, 6))
+    np.testing.assert_allclose(latent.agreement(changes.reshape(6, 30, -1)), 1, rtol=1e-4)
+    unrelated = np.random.default_rng(4).normal(size=(2, 200, 500))
+    np.testing.assert_allclose(latent.agreement(unrelated), 0, atol=2e-3)
+
+
+def test_agreement_is_the_mean_cosine_of_pairs():
+    changes = np.random.default_rng(5).normal(0.5, 1, size=(3, 7, 4))
+    cosines = [1 - cdist(change, change, "cosine") for change in changes]
+    expected = [cosine[np.triu_indices(7, 1)].mean() for cosine in cosines]
+    np.testing.assert_allclose(latent.agreement(changes), expected)
+
+
+def test_map_quality(codes):
+    labels, sample = (codes[:, 0] > 0).astype(int), np.arange(80)
+    maps = {"good": codes[:, :2], "none": np.random.default_rng(7).normal(size=(80, 2))}
+    table = latent.map_quality(codes[:, :2], maps, labels, sample)
+    assert list(table.index) == ["good", "none"]
+    assert table["trustworthiness"]["good"] == 1
+    assert 0.4 < table["trustworthiness"]["none"] < 0.65
+    assert table["5-NN accuracy [95 %]"]["good"].value > 0.85
+    assert 0.3 < table["5-NN accuracy [95 %]"]["none"].value < 0.7
+    same = latent.map_quality(codes, maps, np.zeros(80, int), sample)
+    assert np.isnan(same["5-NN accuracy [95 %]"]["good"].value)
+
+
+def test_map_by_pca_has_two_axes_also_of_one_unit(codes):
+    expected = PCA(2).fit_transform(codes)
+    np.testing.assert_allclose(abs(latent.map_by_pca(codes)), abs(expected), atol=1e-4)
+    line = latent.map_by_pca(codes[:, :1])
+    assert line.shape == (80, 2)
+    assert not line[:, 1].any()
 
 
 def test_unlike_pairs():
@@ -165,22 +195,3 @@ def test_path_is_straight_and_keeps_its_ends(codes):
     np.testing.assert_allclose(
         np.diff(found, axis=0), np.broadcast_to((codes[3:6] - codes[:3]) / 4, (4, 3, 5)), atol=1e-6
     )
-
-
-def test_shared_ignores_the_order():
-    first, second = np.array([[1, 2, 3, 4], [1, 2, 3, 4]]), np.array([[4, 3, 2, 1], [4, 9, 8, 7]])
-    np.testing.assert_allclose(latent.shared_neighbours(first, second), [1, 0.25])
-
-
-def test_equivalence_needs_the_whole_interval_within_the_margin():
-    rng = np.random.default_rng(6)
-    base = rng.normal(0, 1, 4000)
-    noise = rng.normal(0, 0.1, 4000)
-    assert latent.equivalent(base + noise, base, margin=0.01)
-    assert not latent.equivalent(base + noise, base, margin=0.001)
-    assert not latent.equivalent(base + 0.02 + noise, base, margin=0.01)
-    assert not latent.equivalent(base - 0.02 + noise, base, margin=0.01)
-    assert not latent.equivalent(base[:50] + noise[:50], base[:50], margin=0.01), "too few to say"
-    # A significant difference that does not matter is equivalence, unlike for `metrics.higher`.
-    assert latent.equivalent(base + 0.006 + noise, base, margin=0.01)
-    assert metrics.higher(base + 0.006 + noise, base) == "yes"
