@@ -105,8 +105,12 @@ def tolerance_of(value, std, seeds):
 
 
 def publish_sweep(name):
-    """Publish the table of a finished sweep and return its path; `StudyError` if it is not."""
+    """Publish the tables of a finished sweep and return the path of its results.
+
+    `StudyError` if it is not finished.
+    """
     own, published = sweep_files(name)
+    claims = sweep_files(name, "claims")
     table = pd.read_csv(own) if own.is_file() else pd.DataFrame({"status": ["missing"]})
     if set(table["status"]) != {"done"}:
         raise StudyError(
@@ -115,6 +119,7 @@ def publish_sweep(name):
         )
     with explained_write_errors(published.parent):
         published.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(claims[1], claims[0].read_bytes())
         write_bytes(published, own.read_bytes())
     return published
 
