@@ -83,7 +83,7 @@ validation = {
 def mean_and_std(scores):
     """Mean ± standard deviation over the seeds, as text, one for each latent dimension."""
     rows = zip(scores.mean(axis=1), scores.std(axis=1), strict=True)
-    return [f"{mean:.4f} ± {std:.4f}" for mean, std in rows]
+    return [f"{mean:.5f} ± {std:.5f}" for mean, std in rows]
 
 
 table = {purpose: mean_and_std(scores) for purpose, scores in validation.items()}
@@ -97,7 +97,6 @@ pd.DataFrame(table, sizes).rename_axis(columns=f"{title}, validation")
 
 # %%
 def best_size(scores):
-    """The latent dimension with the lowest mean over the seeds."""
     return scores.mean(axis=1).idxmin()
 
 
@@ -152,7 +151,7 @@ with figures.look():
     left, right = figure.subplots(1, 2)
     figures.draw_curves(left, curves)
     figures.log_axis(left.yaxis)
-    right.plot(sizes, ratio, marker="o", linestyle="none", color=figures.COLOURS[0])
+    right.plot(sizes, ratio, "o", markersize=4, color=figures.COLOURS[0])
     right.axhline(1, color="#777777", linewidth=1)
     left.set(ylabel="MSE per pixel, test")
     right.set(ylabel="PCA's MSE / autoencoder's MSE")
@@ -177,10 +176,13 @@ for name, claims in accuracies.items():
 # %%
 caption = (
     f"Figure 13.2. {title}: latent dimensions whose codes have a significantly higher accuracy than PCA's components: {'; '.join(wins)}. "
-    "Bars are 95 % intervals over seeds and test images."
+    "Bars are 95 % intervals over seeds and test images. The axis is linear between −1 and 1, and logarithmic beyond."
 )
 ylabel = "accuracy, code − PCA /\npercentage points"
-run.show("13_features", figures.intervals_by_group(gains, caption, "latent dimension", ylabel))
+figure = figures.intervals_by_group(gains, caption, "latent dimension", ylabel)
+figure.axes[0].set_yscale("symlog", linthresh=1)
+figure.axes[0].yaxis.set_major_formatter("{x:g}")
+run.show("13_features", figure)
 
 # %% [markdown]
 # ## Relate the error to the rate
@@ -206,7 +208,7 @@ table.round(4).rename_axis(columns=f"{title}, test")
 # %%
 best = ", ".join(f"{name} at {bits}" for bits, name in table["lowest error"].items())
 caption = (
-    f"Figure 13.3. {title}: the lowest error at a number of bits per image has {best}. Points are means over "
+    f"Figure 13.3. {title}: of these codecs, the lowest error is reached by {best} bits per image. Points are means over "
     f"{len(seeds)} seeds, at several quantisation steps."
 )
 curves = {name: codec.set_index("bits")[["value"]] for name, codec in codecs.items()}
@@ -228,12 +230,11 @@ run.show("13_rate_distortion", figures.lines(curves, caption, *axis_labels, log=
 relu_trials = latent_size.read(bottleneck_sweep, ["dense.test.mse", "mean.test.mse"])
 both = latent_size.paired(relu_trials, trials)
 relu, linear = both["dense.test.mse"], both["dense.test.mse linear"]
-both["relu_is_worse"] = relu > linear
-both["has_collapsed"] = relu >= collapsed * both["mean.test.mse"]
-both["ratio"] = relu / linear
+outcomes = pd.DataFrame({"relu_is_worse": relu > linear, "ratio": relu / linear})
+outcomes["has_collapsed"] = relu >= collapsed * both["mean.test.mse"]
 
 # %%
-groups = both.groupby("latent_dim")
+groups = outcomes.groupby(both["latent_dim"])
 counts = groups[["relu_is_worse", "has_collapsed"]].sum()
 counts["median_ratio"] = groups["ratio"].median()
 counts.insert(0, "seeds", groups.size())
@@ -245,8 +246,8 @@ worse = [
     for size, row in counts.iterrows()
 ]
 caption = (
-    f"Figure 13.4. {title}: a ReLU bottleneck has a higher error than a linear one in {', '.join(worse)}; {counts['has_collapsed'].sum():.0f} of "
-    f"the {len(both)} ReLU networks have collapsed to the mean image (dashed line). A point for each seed."
+    f"Figure 13.4. {title}: a ReLU bottleneck has a higher error than a linear one in {', '.join(worse)}; of "
+    f"the {len(both)} ReLU networks, {counts['has_collapsed'].sum():.0f} collapsed to the mean image (dashed line). A point for each seed."
 )
 
 # %%
@@ -275,7 +276,7 @@ def report(purpose):
     (metric, pca), size = purposes[purpose], chosen.at[purpose, "one-standard-error rule"]
     own = mean_and_std(results[f"dense.test.{metric}"].loc[[size]])[0]
     baseline = results[f"{pca}.test.{metric}"].loc[size].mean()
-    return [metric, size, own, f"{baseline:.4f}", decided[purpose].at[size, "verdict"]]
+    return [metric, size, own, f"{baseline:.5f}", decided[purpose].at[size, "verdict"]]
 
 
 columns = ["metric", "latent dimension", "autoencoder", "PCA", "autoencoder better?"]

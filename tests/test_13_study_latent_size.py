@@ -104,8 +104,8 @@ def test_sizes_are_chosen_on_validation_images_and_reported_on_test_images(study
     assert best == {"reconstruction": 2, "5-NN": 8, "linear probe": 32}
     shown = names["table"].loc["5-NN"].tolist()
     assert shown[:2] == ["knn5_accuracy", 8], "though the test images would say 32"
-    assert shown[2] == f"{1 - 0.02 * 1.02:.4f} ± {0.02 * np.std(0.01 * np.arange(5), ddof=1):.4f}"
-    assert shown[3:] == ["0.9000", "no"]
+    assert shown[2] == f"{1 - 0.02 * 1.02:.5f} ± {0.02 * np.std(0.01 * np.arange(5), ddof=1):.5f}"
+    assert shown[3:] == ["0.90000", "no"]
 
 
 def test_the_smallest_size_within_one_standard_error_is_sufficient(study):
@@ -144,7 +144,7 @@ def test_every_seed_of_a_relu_bottleneck_is_counted_and_so_are_collapsed_network
     assert counts["median_ratio"].to_list() == pytest.approx([1.1] * 3)
     caption = names["figures_shown"]["13_bottleneck"]
     assert "higher error than a linear one in 5 of 5 seeds with 2 dimensions, 4 of 5" in caption
-    assert "; 1 of the 15 ReLU networks have collapsed" in caption
+    assert "; of the 15 ReLU networks, 1 collapsed to the mean" in caption
     assert saved(tmp_path)["metrics"]["relu_2.test.collapsed_networks"] == {"value": 1.0}
 
 
