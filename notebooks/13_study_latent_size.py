@@ -49,7 +49,7 @@ pd.set_option("display.max_colwidth", None)
 
 # %%
 purposes = {  # to the metric, and the model of PCA that has it
-    "reconstruction": ("mse", "pca_clipped"),
+    "reconstruction": ("sse", "pca_clipped"),
     "5-NN": ("knn5_accuracy", "pca"),
     "linear probe": ("linear_probe_accuracy", "pca"),
 }
@@ -61,19 +61,19 @@ columns += [f"dense.test.{metric}" for metric in metrics]
 columns += [f"{pca}.test.{metric}" for metric, pca in purposes.values()]
 trials = latent_size.read(sweep, columns)
 results = trials.pivot(index="latent_dim", columns="seed")  # results[metric]: dimensions × seeds
-sizes, seeds = results.index, results["dense.val.mse"].columns
+sizes, seeds = results.index, results["dense.val.sse"].columns
 title = data.TITLES.get(trials["02_train.dataset"][0], trials["02_train.dataset"][0])
 print(f"{sweep}: {len(sizes)} latent dimensions × {len(seeds)} seeds")
 
 # %% [markdown]
 # ## Choose on the validation images
 #
-# A network is scored by its mean squared error, and by the share of images that a 5-nearest-neighbour classifier or a
+# A network is scored by its squared error per image (SSE), and by the share of images that a 5-nearest-neighbour classifier or a
 # linear probe on its codes gets wrong. For all three, lower is better.
 
 # %%
 validation = {
-    "reconstruction": results["dense.val.mse"],
+    "reconstruction": results["dense.val.sse"],
     "5-NN": 1 - results["dense.val.knn5_accuracy"],
     "linear probe": 1 - results["dense.val.linear_probe_accuracy"],
 }
@@ -83,7 +83,7 @@ validation = {
 def mean_and_std(scores):
     """Mean ± standard deviation over the seeds, as text, one for each latent dimension."""
     rows = zip(scores.mean(axis=1), scores.std(axis=1), strict=True)
-    return [f"{mean:.5f} ± {std:.5f}" for mean, std in rows]
+    return [f"{mean:.4f} ± {std:.4f}" for mean, std in rows]
 
 
 table = {purpose: mean_and_std(scores) for purpose, scores in validation.items()}
@@ -136,12 +136,12 @@ table.rename_axis(columns=f"{title}, test: is the autoencoder better than PCA?")
 # How much better is the reconstruction? The ratio of the two errors shows on the right what the axis on the left compresses.
 
 # %%
-curves = {"autoencoder": results["dense.test.mse"], "PCA": results["pca_clipped.test.mse"]}
+curves = {"autoencoder": results["dense.test.sse"], "PCA": results["pca_clipped.test.sse"]}
 ratio = curves["PCA"] / curves["autoencoder"]
 curves = {name: pd.DataFrame({"value": values.mean(axis=1)}) for name, values in curves.items()}
 most, last = ratio.mean(axis=1).idxmax(), sizes[-1]
 caption = (
-    f"Figure 13.1. {title}: PCA's MSE is {ratio.loc[most].mean():.2f} times the autoencoder's with {most} latent dimensions, where this ratio is "
+    f"Figure 13.1. {title}: PCA's SSE is {ratio.loc[most].mean():.2f} times the autoencoder's with {most} latent dimensions, where this ratio is "
     f"largest, and {ratio.loc[last].mean():.2f} times with {last}. Left: means over {len(seeds)} seeds. Right: a point for each seed."
 )
 
@@ -153,8 +153,8 @@ with figures.look():
     figures.log_axis(left.yaxis)
     right.plot(sizes, ratio, "o", markersize=4, color=figures.COLOURS[0])
     right.axhline(1, color="#777777", linewidth=1)
-    left.set(ylabel="MSE per pixel, test")
-    right.set(ylabel="PCA's MSE / autoencoder's MSE")
+    left.set(ylabel="SSE per image, test")
+    right.set(ylabel="PCA's SSE / autoencoder's SSE")
     for axes in (left, right):
         axes.set(xlabel="latent dimension", xscale="log")
         axes.set_xticks(sizes, sizes, minor=False)
@@ -190,6 +190,8 @@ run.show("13_features", figure)
 # How many bits does an image need? `07_compress_images` makes a codec of each network and of PCA, and measures both at
 # several quantisation steps, on the test images only. The lowest error among several latent dimensions is therefore chosen on
 # these images and a little optimistic; it describes the curves and is no recommendation. PCA is a candidate like the others.
+# To save time, the decoders of the sweep's codecs were trained further for fewer epochs than in `07_compress_images`, which
+# costs them a little.
 
 # %%
 points = latent_size.codec_points(trials, "dense", "steps")
@@ -217,7 +219,7 @@ run.show("13_rate_distortion", figures.lines(curves, caption, *axis_labels, log=
 
 # %% [markdown]
 # A small code reaches its own reconstruction error at few bits, and then more bits do not help it. A large code spends bits
-# on units that carry little. So the best latent dimension grows with the rate.
+# on units that carry little. That is why the best latent dimension tends to grow with the rate.
 #
 # ## Compare a linear with a ReLU bottleneck
 #
@@ -227,11 +229,11 @@ run.show("13_rate_distortion", figures.lines(curves, caption, *axis_labels, log=
 # errors bimodal, no mean and no interval is given, but each seed is shown.
 
 # %%
-relu_trials = latent_size.read(bottleneck_sweep, ["dense.test.mse", "mean.test.mse"])
+relu_trials = latent_size.read(bottleneck_sweep, ["dense.test.sse", "mean.test.sse"])
 both = latent_size.paired(relu_trials, trials)
-relu, linear = both["dense.test.mse"], both["dense.test.mse linear"]
+relu, linear = both["dense.test.sse"], both["dense.test.sse linear"]
 outcomes = pd.DataFrame({"relu_is_worse": relu > linear, "ratio": relu / linear})
-outcomes["has_collapsed"] = relu >= collapsed * both["mean.test.mse"]
+outcomes["has_collapsed"] = relu >= collapsed * both["mean.test.sse"]
 
 # %%
 groups = outcomes.groupby(both["latent_dim"])
@@ -257,9 +259,9 @@ with figures.look():
     place = counts.index.get_indexer(both["latent_dim"])
     axes.plot(place - 0.08, linear, "o", color=figures.COLOURS[0], label="linear")
     axes.plot(place + 0.08, relu, "s", color=figures.COLOURS[1], label="ReLU", fillstyle="none")
-    axes.axhline(both["mean.test.mse"].mean(), color="#555555", linestyle="--", label="mean image")
+    axes.axhline(both["mean.test.sse"].mean(), color="#555555", linestyle="--", label="mean image")
     figures.group_ticks(axes, counts.index)
-    axes.set(xlabel="latent dimension", ylabel="MSE per pixel, test", ylim=(0, None))
+    axes.set(xlabel="latent dimension", ylabel="SSE per image, test", ylim=(0, None))
     figures.legend_above(axes)
 run.show("13_bottleneck", figure)
 
@@ -276,7 +278,7 @@ def report(purpose):
     (metric, pca), size = purposes[purpose], chosen.at[purpose, "one-standard-error rule"]
     own = mean_and_std(results[f"dense.test.{metric}"].loc[[size]])[0]
     baseline = results[f"{pca}.test.{metric}"].loc[size].mean()
-    return [metric, size, own, f"{baseline:.5f}", decided[purpose].at[size, "verdict"]]
+    return [metric, size, own, f"{baseline:.4f}", decided[purpose].at[size, "verdict"]]
 
 
 columns = ["metric", "latent dimension", "autoencoder", "PCA", "autoencoder better?"]
@@ -300,7 +302,7 @@ claims = pd.concat([claims_of(purpose) for purpose in purposes], ignore_index=Tr
 # %%
 measured = {}
 for size in sizes:
-    for model, metric in (("dense", "mse"), ("dense", "knn5_accuracy"), ("pca_clipped", "mse")):
+    for model, metric in (("dense", "sse"), ("dense", "knn5_accuracy"), ("pca_clipped", "sse")):
         values = results[f"{model}.test.{metric}"].loc[size]
         measured[f"{model}_{size}.test.{metric}"] = values.mean()
 for size, row in counts.iterrows():
@@ -319,10 +321,9 @@ reproduced.claims.set_index("claim")[["gain", "verdict"]]
 # %% [markdown]
 # ## Limitations
 #
-# The standard errors and deviations are over a few seeds. All networks have the same hidden layers, epochs and learning rate,
-# which need not suit each latent dimension equally. Each notebook's claims at each latent dimension are a family of their own,
-# so the verdicts at several dimensions are not corrected for each other. The decoders of the codecs were trained on rounded
-# codes for fewer epochs than in `07_compress_images`.
+# The standard errors and deviations are over a few seeds. All networks have the hidden layers, epochs and learning rate of
+# the model `dense`, which is under-trained (`02_train`) and need not suit each latent dimension equally. Each notebook's claims
+# at each latent dimension are a family of their own, so the verdicts at several dimensions are not corrected for each other.
 
 # %%
 reproduced

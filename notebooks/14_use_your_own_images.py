@@ -275,8 +275,9 @@ reproduced.claims.set_index("claim")[["measured", "baseline", "gain", "verdict"]
 # ## Limitations
 #
 # A model of few images has seen little variety, so what it finds anomalous may only be rare. The p-values bound the rate of
-# false alarms on average over validation sets; they do not promise that an anomaly is detected. The intervals cover other test images but not other training
-# seeds, since one network was trained. Nothing was tuned for these images, and other parameters may do better.
+# false alarms on average over validation sets; they do not promise that an anomaly is detected. The intervals cover other
+# test images but not other training seeds, since one network was trained. Nothing was tuned for these images, and other
+# parameters may do better.
 
 # %%
 reproduced

@@ -17,9 +17,9 @@ import pytest
 
 NAME = "13_study_latent_size"
 SIZES, SEEDS = (2, 8, 32), range(5)
-MSE = {2: 0.04, 8: 0.02, 32: 0.01}
+ERROR = {2: 0.04, 8: 0.02, 32: 0.01}
 COMPARED = [
-    ("03_evaluate", "dense.test.mse", "pca_clipped.test.mse", "lower"),
+    ("03_evaluate", "dense.test.sse", "pca_clipped.test.sse", "lower"),
     ("05_explore_latent_space", "dense.test.knn5_accuracy", "pca.test.knn5_accuracy", "higher"),
     ("05_explore_latent_space", "dense.test.linear_probe_accuracy",
      "pca.test.linear_probe_accuracy", "higher"),
@@ -34,16 +34,19 @@ def results(bottleneck):
     table["02_train.dataset"], table["02_train.epochs"] = "mnist", 50
     table["02_train.bottleneck"], table["status"] = bottleneck, "done"
     for split in ("val", "test"):
-        table[f"dense.{split}.mse"] = table["latent_dim"].map(MSE) * noise
-        table[f"dense.{split}.knn5_accuracy"] = 1 - table["latent_dim"].map(MSE) * noise
-        table[f"dense.{split}.linear_probe_accuracy"] = 1 - table["latent_dim"].map(MSE) * noise
-    table["pca_clipped.test.mse"], table["mean.test.mse"] = 2 * table["latent_dim"].map(MSE), 0.067
+        table[f"dense.{split}.sse"] = table["latent_dim"].map(ERROR) * noise
+        table[f"dense.{split}.knn5_accuracy"] = 1 - table["latent_dim"].map(ERROR) * noise
+        table[f"dense.{split}.linear_probe_accuracy"] = 1 - table["latent_dim"].map(ERROR) * noise
+    table["pca_clipped.test.sse"], table["mean.test.sse"] = (
+        2 * table["latent_dim"].map(ERROR),
+        0.067,
+    )
     table["pca.test.knn5_accuracy"] = table["pca.test.linear_probe_accuracy"] = 0.9
     table["07_compress_images.steps"] = table["07_compress_images.pca_steps"] = "[0.5, 2]"
     for codec in ("dense", "pca"):
         for step, name in ((0.5, "step_0_5"), (2, "step_2")):
             table[f"codec.{codec}.{name}.bits_per_image"] = 20 * table["latent_dim"] ** 0.5 / step
-            table[f"codec.{codec}.{name}.mse"] = table["latent_dim"].map(MSE) * (1 + step)
+            table[f"codec.{codec}.{name}.mse"] = table["latent_dim"].map(ERROR) * (1 + step)
     return table
 
 
@@ -96,7 +99,7 @@ def saved(tmp_path):
 
 def test_sizes_are_chosen_on_validation_images_and_reported_on_test_images(study):
     def change(linear, relu, claims):
-        linear["dense.val.mse"] = linear["latent_dim"].map({2: 1, 8: 3, 32: 2}) * linear["seed"]
+        linear["dense.val.sse"] = linear["latent_dim"].map({2: 1, 8: 3, 32: 2}) * linear["seed"]
         linear["dense.val.knn5_accuracy"] = 0.9 + linear["latent_dim"].map({2: 0, 8: 0.05, 32: 0})
 
     names = study(change)
@@ -104,8 +107,8 @@ def test_sizes_are_chosen_on_validation_images_and_reported_on_test_images(study
     assert best == {"reconstruction": 2, "5-NN": 8, "linear probe": 32}
     shown = names["table"].loc["5-NN"].tolist()
     assert shown[:2] == ["knn5_accuracy", 8], "though the test images would say 32"
-    assert shown[2] == f"{1 - 0.02 * 1.02:.5f} ± {0.02 * np.std(0.01 * np.arange(5), ddof=1):.5f}"
-    assert shown[3:] == ["0.90000", "no"]
+    assert shown[2] == f"{1 - 0.02 * 1.02:.4f} ± {0.02 * np.std(0.01 * np.arange(5), ddof=1):.4f}"
+    assert shown[3:] == ["0.9000", "no"]
 
 
 def test_the_smallest_size_within_one_standard_error_is_sufficient(study):
@@ -114,7 +117,7 @@ def test_the_smallest_size_within_one_standard_error_is_sufficient(study):
 
     def change(linear, relu, claims):
         for size, shift in shifts.items():
-            linear.loc[linear["latent_dim"] == size, "dense.val.mse"] = values + shift
+            linear.loc[linear["latent_dim"] == size, "dense.val.sse"] = values + shift
 
     chosen = study(change)["chosen"].loc["reconstruction"]
     assert chosen.to_list() == [32, 8]
@@ -125,16 +128,16 @@ def test_decisions_are_those_of_the_sweep(study, tmp_path):
     assert names["decided"]["5-NN"]["verdict"].to_dict() == {2: "yes", 8: "no", 32: "yes"}
     kept = saved(tmp_path)["claims"]
     assert [claim["verdict"] for claim in kept] == ["yes"] * 3
-    assert kept[0]["claim"] == "32 latent dimensions: Claim about dense.test.mse"
+    assert kept[0]["claim"] == "32 latent dimensions: Claim about dense.test.sse"
     assert kept[0]["gain"] == {"value": 0.01, "low": 0.005, "high": 0.015, "p": 0.001}
     assert "5-NN 2, 32; linear probe 2, 32" in names["figures_shown"]["13_features"]
 
 
 def test_every_seed_of_a_relu_bottleneck_is_counted_and_so_are_collapsed_networks(study, tmp_path):
     def change(linear, relu, claims):
-        relu["dense.test.mse"] = 1.1 * linear["dense.test.mse"]
-        relu.loc[3, "dense.test.mse"] = 0.0669  # 2 dimensions, seed 3
-        relu.loc[5, "dense.test.mse"] = 0.0199  # 8 dimensions, seed 0
+        relu["dense.test.sse"] = 1.1 * linear["dense.test.sse"]
+        relu.loc[3, "dense.test.sse"] = 0.0669  # 2 dimensions, seed 3
+        relu.loc[5, "dense.test.sse"] = 0.0199  # 8 dimensions, seed 0
 
     names = study(change)
     counts = names["counts"]
@@ -172,7 +175,7 @@ OTHERS = "differ in dimensions, seeds or bottlenecks; expected the same networks
         (1, "02_train.epochs", 3, "The two sweeps differ in 02_train.epochs; expected"),
         (0, "02_train.bottleneck", "relu", OTHERS),
         (1, "seed", [5, 6, 7, 8, 9] * 3, OTHERS),
-        (2, "baseline", 0, "No claim of the sweep latent_size compares dense.test.mse with pca_"),
+        (2, "baseline", 0, "No claim of the sweep latent_size compares dense.test.sse with pca_"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(study, which, column, values, message):
@@ -182,9 +185,9 @@ def test_a_table_that_cannot_be_used_is_refused(study, which, column, values, me
 
 def test_a_sweep_without_validation_metrics_is_refused(study):
     def change(linear, relu, claims):
-        linear.drop(columns="dense.val.mse", inplace=True)
+        linear.drop(columns="dense.val.sse", inplace=True)
 
-    with pytest.raises(StudyError, match="latent_size has no dense.val.mse; expected them"):
+    with pytest.raises(StudyError, match="latent_size has no dense.val.sse; expected them"):
         study(change)
 
 

@@ -11,6 +11,7 @@ from ae_lib.run import (
     explained_write_errors,
     is_duration,
     sweep_files,
+    sweep_table,
     write_bytes,
     write_json,
 )
@@ -110,16 +111,16 @@ def publish_sweep(name):
     `StudyError` if it is not finished.
     """
     own, published = sweep_files(name)
-    claims = sweep_files(name, "claims")
     table = pd.read_csv(own) if own.is_file() else pd.DataFrame({"status": ["missing"]})
     if set(table["status"]) != {"done"}:
         raise StudyError(
             f"{own} is missing, or has trials that are not done; expected all of them: run make "
             f"sweep SWEEP={name} first."
         )
+    claims = sweep_table(name, "claims").read_bytes()
     with explained_write_errors(published.parent):
         published.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(claims[1], claims[0].read_bytes())
+        write_bytes(sweep_files(name, "claims")[1], claims)
         write_bytes(published, own.read_bytes())
     return published
 
