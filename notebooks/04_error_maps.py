@@ -91,7 +91,7 @@ run.show("04_mean_error", figures.pixel_maps(maps, images.shape, caption, "mean 
 # %%
 maps = {name: error.mean(axis=0) for name, error in errors.items()}
 biases = " and ".join(f"{values.mean():+.4f} ({name})" for name, values in maps.items())
-caption = f"Figure 4.2. {images.title}: the mean signed error over all pixels is {biases}. Dark pixels lack ink."
+caption = f"Figure 4.2. {images.title}: the mean signed error is {biases}. Dark pixels lack ink."
 run.show("04_signed_error", figures.pixel_maps(maps, images.shape, caption, "mean error"))
 
 # %% [markdown]
@@ -106,8 +106,9 @@ absolute = np.abs(errors["autoencoder"])
 maps = {f"{k}": absolute[label == k].mean(axis=0) for k in np.unique(label)[:12]}
 class_means = pd.Series({k: values.mean() for k, values in maps.items()})
 caption = (
-    f"Figure 4.3. {images.title}: class {class_means.idxmax()} has the largest mean absolute error of the autoencoder, "
-    f"{class_means.max() / class_means.min():.1f} times that of class {class_means.idxmin()}. One map for each class."
+    f"Figure 4.3. {images.title}: class {class_means.idxmax()} has the largest mean absolute error "
+    f"of the autoencoder, {class_means.max() / class_means.min():.1f} times that of class "
+    f"{class_means.idxmin()}. One map for each class."
 )
 run.show("04_error_by_class", figures.pixel_maps(maps, images.shape, caption, "mean |error|"))
 
@@ -145,8 +146,9 @@ ink_share = metrics.ratio((near & ink).sum(axis=1), ink.sum(axis=1))
 # %%
 shares = " and ".join(f"{100 * v.mean():.0f} % ({name})" for name, v in edge_share.items())
 caption = (
-    f"Figure 4.4. {images.title}: within {edge_width:g} px of an edge (shaded) lie {shares} of the squared error and {100 * ink_share.mean():.0f} % "
-    "of the inked pixels. Bands are 95 % intervals over test images."
+    f"Figure 4.4. {images.title}: within {edge_width:g} px of an edge (shaded) lie {shares} of the "
+    f"squared error and {100 * ink_share.mean():.0f} % of the inked pixels. Bands are 95 % "
+    "intervals over test images."
 )
 
 # %%
@@ -188,12 +190,13 @@ ranks = {trait: spearmanr(traits[trait], sse["autoencoder"]).statistic for trait
 
 # %%
 findings = [
-    f"{ratios[t]['autoencoder'].mean():.2f} times as large in the last tenth by {t} as in the first (Spearman {ranks[t]:+.2f})"
-    for t in traits
+    f"{ratio['autoencoder'].mean():.2f} times as large in the last tenth by {trait} as in the "
+    f"first (Spearman {ranks[trait]:+.2f})"
+    for trait, ratio in ratios.items()
 ]
 caption = (
-    f"Figure 4.5. {images.title}: the autoencoder's error is {' and '.join(findings)}. Points are tenths of the test images, bands "
-    "95 % intervals."
+    f"Figure 4.5. {images.title}: the autoencoder's error is {' and '.join(findings)}. Points are "
+    "tenths of the test images, bands 95 % intervals."
 )
 
 # %%
@@ -222,13 +225,14 @@ worst = {name: values.nlargest(count).index for name, values in sse.items()}
 tail_share = {name: sse[name][worst[name]].sum() / sse[name].sum() for name in sse}
 common = len(set.intersection(*map(set, worst.values()))) / count
 shares = " and ".join(f"{100 * share:.1f} % ({name})" for name, share in tail_share.items())
+marks = {"start of the autoencoder's tail": sse["autoencoder"][worst["autoencoder"][-1]]}
 
 # %%
 caption = (
-    f"Figure 4.6. {images.title}: the worst {100 * tail:g} % of the images carry {shares} of the squared error; {100 * common:.0f} % of them are "
-    "the same images. The vertical axis is logarithmic."
+    f"Figure 4.6. {images.title}: the worst {100 * tail:g} % of the images carry {shares} of the "
+    f"squared error, and {100 * common:.0f} % of these images are in the tail of both. The vertical "
+    "axis is logarithmic."
 )
-marks = {f"worst {100 * tail:g} % of the autoencoder": sse["autoencoder"][worst["autoencoder"][-1]]}
 run.show("04_tail", figures.histogram(dict(sse), caption, "SSE per image", marks, yscale="log"))
 
 # %% [markdown]
@@ -240,8 +244,9 @@ rows = {"test image": x} | reconstructions | {"error": errors["autoencoder"]}
 worst_error = errors["autoencoder"][shown]
 missing = -worst_error[worst_error < 0].sum() / np.abs(worst_error).sum()
 caption = (
-    f"Figure 4.7. {images.title}: in the images with the autoencoder's largest errors, {100 * missing:.0f} % of the absolute error is missing "
-    "ink (dark in the last row), the rest is added ink (light). Titles: class, SSE."
+    f"Figure 4.7. {images.title}: in the images with the autoencoder's largest errors, "
+    f"{100 * missing:.0f} % of the absolute error is missing ink (dark in the last row), the rest "
+    "is added ink (light). Titles: class, SSE."
 )
 titles = [f"{label[i]}, {sse['autoencoder'][i]:.0f}" for i in shown]
 rows = {name: values[shown] for name, values in rows.items()}

@@ -68,8 +68,8 @@ print(f"{sweep}: {len(sizes)} latent dimensions × {len(seeds)} seeds")
 # %% [markdown]
 # ## Choose on the validation images
 #
-# A network is scored by its squared error per image (SSE), and by the share of images that a 5-nearest-neighbour classifier or a
-# linear probe on its codes gets wrong. For all three, lower is better.
+# A network is scored by its squared error per image (SSE), and by the share of images that a 5-nearest-neighbour classifier
+# or a linear probe on its codes gets wrong. For all three, lower is better.
 
 # %%
 validation = {
@@ -141,8 +141,10 @@ ratio = curves["PCA"] / curves["autoencoder"]
 curves = {name: pd.DataFrame({"value": values.mean(axis=1)}) for name, values in curves.items()}
 most, last = ratio.mean(axis=1).idxmax(), sizes[-1]
 caption = (
-    f"Figure 13.1. {title}: PCA's SSE is {ratio.loc[most].mean():.2f} times the autoencoder's with {most} latent dimensions, where this ratio is "
-    f"largest, and {ratio.loc[last].mean():.2f} times with {last}. Left: means over {len(seeds)} seeds. Right: a point for each seed."
+    f"Figure 13.1. {title}: PCA's SSE is {ratio.loc[most].mean():.2f} times the autoencoder's with "
+    f"{most} latent dimensions, where this ratio is largest, and "
+    f"{ratio.loc[last].mean():.2f} times with {last}. Left: means over {len(seeds)} seeds. "
+    "Right: a point for each seed."
 )
 
 # %%
@@ -175,8 +177,9 @@ for name, claims in accuracies.items():
 
 # %%
 caption = (
-    f"Figure 13.2. {title}: latent dimensions whose codes have a significantly higher accuracy than PCA's components: {'; '.join(wins)}. "
-    "Bars are 95 % intervals over seeds and test images. The axis is linear between −1 and 1, and logarithmic beyond."
+    f"Figure 13.2. {title}: latent dimensions whose codes have a significantly higher accuracy "
+    f"than PCA's components: {'; '.join(wins)}. Bars are 95 % intervals over seeds and test "
+    "images. The axis is linear between −1 and 1, and logarithmic beyond."
 )
 ylabel = "accuracy, code − PCA /\npercentage points"
 figure = figures.intervals_by_group(gains, caption, "latent dimension", ylabel)
@@ -210,8 +213,8 @@ table.round(4).rename_axis(columns=f"{title}, test")
 # %%
 best = ", ".join(f"{name} at {bits}" for bits, name in table["lowest error"].items())
 caption = (
-    f"Figure 13.3. {title}: of these codecs, the lowest error is reached by {best} bits per image. Points are means over "
-    f"{len(seeds)} seeds, at several quantisation steps."
+    f"Figure 13.3. {title}: of these codecs, the lowest error is reached by {best} bits per image. "
+    f"Points are means over {len(seeds)} seeds, at several quantisation steps."
 )
 curves = {name: codec.set_index("bits")[["value"]] for name, codec in codecs.items()}
 axis_labels = ("bits per image", "MSE per pixel, test")
@@ -248,8 +251,9 @@ worse = [
     for size, row in counts.iterrows()
 ]
 caption = (
-    f"Figure 13.4. {title}: a ReLU bottleneck has a higher error than a linear one in {', '.join(worse)}; of "
-    f"the {len(both)} ReLU networks, {counts['has_collapsed'].sum():.0f} collapsed to the mean image (dashed line). A point for each seed."
+    f"Figure 13.4. {title}: a ReLU bottleneck has a higher error than a linear one in "
+    f"{', '.join(worse)}; of the {len(both)} ReLU networks, {counts['has_collapsed'].sum():.0f} "
+    "collapsed to the mean image (dashed line). A point for each seed."
 )
 
 # %%

@@ -43,8 +43,8 @@ rate: float = 0.05  # promised rate of false alarms among images like the traini
 # %% [markdown]
 # ## Check how the images were read
 #
-# Pixels become bytes, with 0 for the dark ground and 255 for full ink; colour becomes grey. If there are no test images, one seventh of the
-# images is set aside for testing, and one sixth of the rest for validation. The model is not trained on either.
+# Pixels become bytes, with 0 for the ground and 255 for full ink; colour becomes grey. If there are no test images, one
+# seventh of the images is set aside for testing, and one sixth of the rest for validation. The model is trained on neither.
 
 # %%
 from ae_lib import StudyError, data, figures, metrics, models, training
@@ -74,7 +74,10 @@ pd.Series(facts, name=images.title).to_frame()
 count = min(20, len(pixels))
 sample = np.random.default_rng(seed).choice(len(pixels), count, replace=False)
 first, second = np.array_split(images.x_train[sample], 2)
-caption = f"Figure 14.1. {images.title}: {count} training images, drawn at random, as the model sees them. Ink is dark."
+caption = (
+    f"Figure 14.1. {images.title}: {count} training images, drawn at random, as the model sees "
+    "them. Ink is dark."
+)
 rows = {"training images": first, "more of them": second}
 run.show("14_images", figures.image_rows(rows, images.shape, caption))
 
@@ -102,8 +105,8 @@ if model:
 inputs, size = network.encoder.input_shape[1], network.encoder.output_shape[1]
 if inputs != images.pixels:
     raise StudyError(
-        f"{model} takes images of {inputs} pixels, and these have {images.pixels}; expected the same: "
-        'set image_size, or model to "", to train one here.'
+        f"{model} takes images of {inputs} pixels, and these have {images.pixels}; expected the "
+        'same: set image_size, or model to "", to train one here.'
     )
 
 # %% [markdown]
@@ -131,8 +134,8 @@ rows = {name: values[shown] for name, values in rows.items() if name != "mean im
 # %%
 similarity = ", ".join(f"{name} {table['ssim'].mean():.3f}" for name, table in scores.items())
 caption = (
-    f"Figure 14.2. {images.title}: mean SSIM of the reconstructions: {similarity}. Test images drawn at random; last row: the "
-    "autoencoder's error, dark where ink is missing."
+    f"Figure 14.2. {images.title}: mean SSIM of the reconstructions: {similarity}. Test images "
+    "drawn at random; last row: the autoencoder's error, dark where ink is missing."
 )
 run.show("14_reconstructions", figures.image_rows(rows, images.shape, caption))
 
@@ -179,8 +182,8 @@ titles = [f"{label[i]}, {p_values[i]:.2g}" for i in anomalous]
 
 # %%
 caption = (
-    f"Figure 14.4. {images.title}: {alarms.sum()} of {len(x):,} test images have a p-value of at most {rate:g}. Shown are those "
-    "with the largest errors. Titles: class, p-value."
+    f"Figure 14.4. {images.title}: {alarms.sum()} of {len(x):,} test images have a p-value of at "
+    f"most {rate:g}. Shown are those with the largest errors. Titles: class, p-value."
 )
 run.show("14_anomalous", figures.image_rows(rows, images.shape, caption, titles))
 
