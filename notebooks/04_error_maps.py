@@ -230,8 +230,8 @@ marks = {"start of the autoencoder's tail": sse["autoencoder"][worst["autoencode
 # %%
 caption = (
     f"Figure 4.6. {images.title}: the worst {100 * tail:g} % of the images carry {shares} of the "
-    f"squared error, and {100 * common:.0f} % of these images are in the tail of both. The vertical "
-    "axis is logarithmic."
+    f"squared error, and {100 * common:.0f} % of these images are in the tail of both. The "
+    "vertical axis is logarithmic."
 )
 run.show("04_tail", figures.histogram(dict(sse), caption, "SSE per image", marks, yscale="log"))
 

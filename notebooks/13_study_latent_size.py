@@ -184,6 +184,7 @@ caption = (
 ylabel = "accuracy, code − PCA /\npercentage points"
 figure = figures.intervals_by_group(gains, caption, "latent dimension", ylabel)
 figure.axes[0].set_yscale("symlog", linthresh=1)
+figure.axes[0].margins(y=0.1)
 figure.axes[0].yaxis.set_major_formatter("{x:g}")
 run.show("13_features", figure)
 
