@@ -81,9 +81,9 @@ def legend_above(axes, ncols=4):
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=ncols, borderaxespad=0.2)
 
 
-def draw_image(axes, pixels):
-    """Draw one image with values in [0, 1], dark ink on light, in a thin frame."""
-    axes.imshow(pixels, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+def draw_image(axes, pixels, cmap="gray_r", low=0):
+    """Draw one image with values in [low, 1], by default dark ink on light, in a thin frame."""
+    axes.imshow(pixels, cmap=cmap, vmin=low, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set(visible=True, color="#cccccc", linewidth=0.5)
 
@@ -130,8 +130,8 @@ def group_ticks(axes, groups):
 def image_rows(rows, shape, caption, titles=None):
     """Draw rows of images, one below the other, such as originals over reconstructions.
 
-    ``rows``: label to images, float, shape (n, h · w), in [0, 1], of ``shape`` (h, w); ``titles``:
-    one per column.
+    ``rows``: label to images, float, shape (n, h · w), in [0, 1], or errors in [-1, 1], of
+    ``shape`` (h, w); ``titles``: one per column.
     """
     columns = max(map(len, rows.values()))
     size = min(1.5, 8.2 / columns)
@@ -139,8 +139,9 @@ def image_rows(rows, shape, caption, titles=None):
     figure = new(caption, height=height * len(rows) + (0.35 if titles is not None else 0.1))
     grid = figure.subplots(len(rows), columns, squeeze=False)
     for axes_row, (label, images) in zip(grid, rows.items(), strict=True):
+        cmap, low = (SIGNED, -1) if np.min(images) < 0 else ("gray_r", 0)
         for axes, image in zip(axes_row, images, strict=False):
-            draw_image(axes, np.reshape(image, shape))
+            draw_image(axes, np.reshape(image, shape), cmap, low)
         for axes in axes_row[len(images) :]:  # a row may be shorter
             axes.set_axis_off()
         axes_row[0].set_ylabel(label, rotation=0, ha="right", va="center", labelpad=6)

@@ -169,6 +169,18 @@ def difference(first, second):
     return Difference(mean, mean - half, mean + half, p)
 
 
+def ratio(part, whole):
+    """Return values of n images whose mean is ``part.mean() / whole.mean()``; float64, shape (n,).
+
+    Both are float, (n,). The values are the ratio plus each image's influence on it, so that their
+    standard error is that of the delta method, the usual one of a ratio estimator (Cochran,
+    "Sampling techniques", 3rd edition, 1977, section 6.4), and `interval` and `difference` apply.
+    """
+    part, whole = (np.asarray(values, "float64") for values in (part, whole))
+    quotient = part.mean() / whole.mean()
+    return quotient + (part - quotient * whole) / whole.mean()
+
+
 def _estimate(values):
     """The mean of values as for `interval`, its standard error, and its degrees of freedom."""
     values = np.atleast_2d(np.asarray(values, "float64"))

@@ -111,7 +111,7 @@ class Run:
         with np.load(self.artifact(f"{notebook}/{VALUES}")) as values:
             return dict(values)
 
-    def finish(self, measured, claims=(), headline=(), earlier=None):
+    def finish(self, measured, claims=(), headline=(), earlier=None, decided=None):
         """Publish what this notebook has staged since the last call, and its metrics.
 
         Parameters
@@ -127,6 +127,8 @@ class Run:
             with their published values.
         earlier : dict, optional
             Values of earlier notebooks, by `values_of`, that claims name as well.
+        decided : pandas.DataFrame, optional
+            Claims that were decided elsewhere, as of `ae_lib.metrics.judge`, in place of claims.
 
         Returns a `Reproduction`; `StudyError` if a name is not among what was measured.
         """
@@ -139,7 +141,7 @@ class Run:
                 f"The headline or a claim of {self.notebook} names {missing[0]}, which is not "
                 "among its metrics; expected only measured ones: add it, or leave it out."
             )
-        judged = metrics.judge(claims, known)
+        judged = metrics.judge(claims, known) if decided is None else decided
         intervals = {name: as_interval(value) for name, value in measured.items()}
         headline = sorted({*headline, *named} & set(measured))
         values = {name: np.asarray(measured[name]) for name in headline if np.ndim(measured[name])}
@@ -239,18 +241,26 @@ def claims_file(profile):
     return REFERENCE / f"{profile}_claims.csv"
 
 
-def sweep_files(name):
-    """Where a sweep's results stand, a row for each trial: this machine's, the published ones."""
-    own = reports_folder() / "sweeps" / name / "results.csv"
-    return own, REFERENCE / "sweeps" / f"{name}.csv"
+def sweep_files(name, table="results"):
+    """Where a table of a sweep stands: this machine's, the published one.
+
+    ``"results"`` has a row for each trial, ``"claims"`` one for each claim, decided over seeds.
+    """
+    own = reports_folder() / "sweeps" / name / f"{table}.csv"
+    published = f"{name}.csv" if table == "results" else f"{name}_{table}.csv"
+    return own, REFERENCE / "sweeps" / published
 
 
-def sweep_table(name):
-    """The first of `sweep_files` that exists; `StudyError` if neither does."""
-    path = next((path for path in sweep_files(name) if path.is_file()), None)
-    if path is None:
+def sweep_table(name, table="results"):
+    """A table of a sweep, this machine's if its results exist, else the published one.
+
+    `StudyError` if it is missing: claims are never those of other results.
+    """
+    place = 0 if sweep_files(name)[0].is_file() else 1
+    path = sweep_files(name, table)[place]
+    if not path.is_file():
         raise StudyError(
-            f"There are no results of the sweep {name!r}: run make sweep SWEEP={name} first."
+            f"There are no {table} of the sweep {name!r}: run make sweep SWEEP={name} first."
         )
     return path
 

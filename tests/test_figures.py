@@ -154,6 +154,14 @@ def test_a_shorter_row_leaves_its_places_empty(images):
     assert [bool(axes.images) for axes in figure.axes] == [True] * 4 + [False] * 2
 
 
+def test_a_row_of_errors_shows_their_sign_on_one_scale(images):
+    rows = {"image": images[:2], "error": images[:2] - 0.5}
+    rows["error"][1] = 0.2  # an image whose errors are all positive
+    figure = figures.image_rows(rows, (28, 28), CAPTION)
+    limits = [axes.images[0].get_clim() for axes in figure.axes]
+    assert limits == [(0, 1), (0, 1), (-1, 1), (-1, 1)]
+
+
 def test_images_may_have_any_shape(images):
     figure = figures.image_rows({"a": images[:2]}, (14, 56), CAPTION)
     assert figure.axes[0].images[0].get_array().shape == (14, 56)

@@ -194,3 +194,21 @@ def test_an_interval_shows_what_is_missing():
     assert str(metrics.Interval(476720.0, np.nan, np.nan)) == "476,720"
     assert str(metrics.Interval(96.4, np.nan, np.nan)) == "96.40"
     assert str(metrics.Interval(np.nan, np.nan, np.nan)) == "–"
+
+
+# ------------------------------ ratios
+def test_the_mean_of_a_ratios_values_is_the_ratio_and_its_interval_covers_as_often_as_it_says():
+    rng, hits = np.random.default_rng(0), []
+    for _ in range(2000):
+        whole = rng.gamma(4, 1, 300)
+        part = whole * rng.uniform(0.2, 0.6, 300)
+        values = metrics.ratio(part, whole)
+        assert values.mean() == pytest.approx(part.sum() / whole.sum())
+        found = metrics.interval(values)
+        hits.append(found.low <= 0.4 <= found.high)
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
+
+
+def test_a_ratio_of_proportional_values_is_certain():
+    whole = np.arange(1, 9)
+    np.testing.assert_allclose(metrics.ratio(0.3 * whole, whole), 0.3)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from ae_lib import StudyError, figures, metrics
 from ae_lib import run as runs
-from ae_lib.metrics import Interval
+from ae_lib.metrics import Difference, Interval
 
 import numpy as np
+import pandas as pd
 import pytest
 
 
@@ -144,6 +145,12 @@ def test_a_sweeps_table_is_this_machines_or_the_published_one(tmp_path, monkeypa
         path.parent.mkdir(parents=True)
         path.touch()
         assert runs.sweep_table("some") == path
+    _, claims = runs.sweep_files("some", "claims")
+    claims.touch()
+    with pytest.raises(StudyError, match="no claims of the sweep 'some': run make sweep"):
+        runs.sweep_table("some", "claims")  # the published ones are of other results
+    own.unlink()
+    assert runs.sweep_table("some", "claims") == claims
 
 
 # ------------------------------ figures
@@ -237,6 +244,18 @@ def test_a_file_that_would_not_be_json_is_refused(tmp_path):
 
 # ------------------------------ claims, and the values of images
 ERRORS = np.random.default_rng(0).normal(1, 0.1, (3, 50))  # of three models
+
+
+def test_claims_that_were_decided_elsewhere_are_published_as_they_are(run):
+    claim = ["it is good", "dense.test.mse", "pca.test.mse", "lower"]
+    decided = pd.DataFrame([claim], columns=["claim", "measured", "baseline", "better"])
+    decided = decided.assign(gain=Difference(1.0, 0.5, 1.5, 0.01), verdict="yes")
+    reproduced = run.finish({}, decided=decided)
+    assert reproduced.claims is decided
+    saved = results_of(run)["claims"]
+    gain = {"value": 1.0, "low": 0.5, "high": 1.5, "p": 0.01}
+    expected = dict(zip(decided.columns, [*claim, gain, "yes"], strict=True))
+    assert saved == [expected]
 
 
 def test_the_headline_is_what_is_named_and_what_claims_measure(run):

@@ -19,6 +19,21 @@ def signed_edge_distance(images, shape):
     return np.where(mask, _inside_distance(mask) - 0.5, 0.5 - outside).reshape(len(images), -1)
 
 
+def mean_by_distance(values, distance, edges):
+    """Return the mean of each image's pixels at k ranges of distance; float64, shape (n, k).
+
+    ``values`` and ``distance``, as of `signed_edge_distance`, are float, (n, h · w); a range lies
+    between two of the k + 1 ascending ``edges``. NaN where an image has no pixel at such a
+    distance.
+    """
+    ranges, means = np.digitize(distance, edges), np.empty((len(values), len(edges) - 1))
+    for k in range(means.shape[1]):
+        inside = ranges == k + 1
+        with np.errstate(invalid="ignore"):  # 0 / 0 where there is no pixel
+            means[:, k] = (values * inside).sum(axis=1) / inside.sum(axis=1)
+    return means
+
+
 def thickness(images, shape):
     """Return the mean stroke thickness of each image in pixels; 0 for an image without ink.
 

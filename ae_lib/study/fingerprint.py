@@ -35,7 +35,9 @@ def fingerprint(name, notebook, parameters, needed):
     named = {key: value for key, value in parameters.items() if key != "profile"}
     size = named.get("image_size")
     images = {key: _images(named[key], size) for key in graph.DATASETS if key in named}
-    files = [sweep_table(named[key]) for key in graph.SWEEPS if key in named]
+    sweeps = [named[key] for key in graph.SWEEPS if key in named]
+    files = [sweep_table(sweep) for sweep in sweeps]
+    files += [sweep_table(sweep, "claims") for sweep in sweeps]
     if name in graph.READS_REFERENCE:
         names = (f"{parameters['profile']}.json", f"{parameters['profile']}_claims.csv")
         files += [REFERENCE / name for name in names if (REFERENCE / name).is_file()]

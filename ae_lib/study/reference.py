@@ -12,6 +12,7 @@ from ae_lib.run import (
     is_duration,
     reference,
     sweep_files,
+    sweep_table,
     write_bytes,
     write_json,
 )
@@ -127,7 +128,10 @@ def tolerance_of(value, std, seeds):
 
 
 def publish_sweep(name):
-    """Publish the table of a finished sweep and return its path; `StudyError` if it is not."""
+    """Publish the tables of a finished sweep and return the path of its results.
+
+    `StudyError` if it is not finished.
+    """
     own, published = sweep_files(name)
     table = pd.read_csv(own) if own.is_file() else pd.DataFrame({"status": ["missing"]})
     if set(table["status"]) != {"done"}:
@@ -135,8 +139,10 @@ def publish_sweep(name):
             f"{own} is missing, or has trials that are not done; expected all of them: run make "
             f"sweep SWEEP={name} first."
         )
+    claims = sweep_table(name, "claims").read_bytes()
     with explained_write_errors(published.parent):
         published.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(sweep_files(name, "claims")[1], claims)
         write_bytes(published, own.read_bytes())
     return published
 

@@ -30,3 +30,10 @@ def test_signed_distance_crosses_zero_at_the_edge():
     found = strokes.signed_edge_distance(image.reshape(2, 784), (28, 28)).reshape(2, 28, 28)
     np.testing.assert_allclose(found[0, 14, 6:14], [-3.5, -2.5, -1.5, -0.5, 0.5, 1.5, 2.5, 3.5])
     assert (found[1] == -np.inf).all()
+
+
+def test_mean_by_distance_is_of_each_images_own_pixels():
+    distance = np.array([[-1.5, -0.5, 0.5, 0.5], [-np.inf, -0.5, -0.5, -0.5]])
+    values = np.array([[1.0, 2, 3, 5], [7, 1, 2, 3]])
+    means = strokes.mean_by_distance(values, distance, [-2, -1, 0, 1])
+    np.testing.assert_array_equal(means, [[1, 2, 4], [np.nan, 2, np.nan]])

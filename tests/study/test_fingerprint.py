@@ -145,11 +145,17 @@ def test_a_sweeps_table_is_part(small, tmp_path):
     table = Path(os.environ["AE_REPORTS_DIR"]) / "sweeps" / "some" / "results.csv"
     table.parent.mkdir(parents=True)
     table.write_text("a\n1\n")
+    with pytest.raises(StudyError, match="no claims of the sweep 'some': run make sweep"):
+        small(sweep="some")
+    claims = table.with_name("claims.csv")
+    claims.write_text("a\n1\n")
     first = small(sweep="some")
     os.utime(table, (1, 1))
     assert small(sweep="some") == first
-    table.write_text("a\n2\n")
-    assert small(sweep="some") != first
+    for changed in (table, claims):
+        changed.write_text("a\n2\n")
+        assert small(sweep="some") != first
+        changed.write_text("a\n1\n")
 
 
 def test_images_of_ones_own_are_part_and_mnist_need_not_be_there(small, data_dir, arrays):

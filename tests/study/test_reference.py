@@ -154,8 +154,15 @@ def test_only_a_finished_sweep_is_published(study, monkeypatch, tmp_path):
     own.write_text("seed,status\n0,done\n1,missing\n")
     assert study("publish", "some")[0] == 1
     own.write_text("seed,status\n0,done\n1,done\n")
+    own_claims, published_claims = sweep_files("some", "claims")
+    code, errors = study("publish", "some")
+    assert (code, "no claims of the sweep 'some': run make sweep" in errors) == (1, True)
+    assert not published.exists()
+    own_claims.write_text("claim,verdict\na,yes\n")
     assert study("publish", "some")[0] == 0
     assert published.read_bytes() == own.read_bytes()
+    assert published_claims.read_bytes() == own_claims.read_bytes()
+    assert published_claims.name == "some_claims.csv"
 
 
 # ------------------------------ stored notebooks
