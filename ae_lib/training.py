@@ -140,7 +140,8 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
     Returns
     -------
     keras.callbacks.History
-        Of all epochs, in nats per pixel for the cross-entropy: ``loss``, while weights moved, and ``val_loss``, after.
+        Of all epochs, per pixel (the cross-entropy in nats): ``loss``, while weights moved, and
+        ``val_loss``, after.
 
     Raises
     ------

@@ -99,8 +99,14 @@ latent_dim = encoder.output_shape[1]
 # components as the code has units. Its reconstructions may leave [0, 1]. Clipping them to [0, 1] costs PCA nothing and only
 # lowers the squared error, so the clipped PCA is the fair baseline. The mean training image needs no code at all.
 
+
 # %%
-pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
+def fitted_pca(x_train, components):
+    return PCA(components, svd_solver="covariance_eigh").fit(x_train)
+
+
+# %%
+pca = fitted_pca(images.x_train, latent_dim)
 linear_map = pca.inverse_transform(pca.transform(x_test))
 mean_image = np.broadcast_to(images.x_train.mean(axis=0), x_test.shape)
 reconstructions = {"pca": linear_map, "pca_clipped": linear_map.clip(0, 1), "mean": mean_image}
@@ -154,6 +160,8 @@ if "linear" in compared:
 if "squared" in compared:
     deep, loss = new_scheduled(), "mean_squared_error"
     autoencoders["squared"] = train(deep, pixels, epochs, learning_rate, loss)
+for name, autoencoder in autoencoders.items():
+    reconstructions[name] = models.predict_in_batches(autoencoder, x_test)
 
 # %% [markdown]
 # ## Measure
@@ -165,19 +173,11 @@ if "squared" in compared:
 # - **PSNR** in decibels, and **SSIM**, which compares local structure (Wang et al. 2004) and is 1 for equal images.
 
 # %%
-for name, autoencoder in autoencoders.items():
-    reconstructions[name] = models.predict_in_batches(autoencoder, x_test)
-clipping = {"pca": epsilon, "pca_clipped": epsilon}
-scores = {
-    name: metrics.score(x_test, y, images.shape, clipping.get(name, metrics.EPSILON))
-    for name, y in reconstructions.items()
-}
-
-# %%
-measured = {}
-for name, table in scores.items():
-    measured |= {f"{name}.test.{score}": table[score].to_numpy() for score in metrics.SCORES}
-len(measured)
+measured, scores = {}, {}
+for name, y in reconstructions.items():
+    clipping = epsilon if name.startswith("pca") else metrics.EPSILON
+    scores[name] = metrics.score(x_test, y, images.shape, clipping)
+    measured |= {f"{name}.test.{score}": v.to_numpy() for score, v in scores[name].items()}
 
 # %% [markdown]
 # What does the difference look like? The figure shows a test image of each class, drawn at random, over its reconstructions.
@@ -259,19 +259,18 @@ run.show("03_error_by_class", figure)
 # %%
 components = autoencoders["scheduled"].get_layer("encoder").output_shape[1]
 subsets = [n for n in sizes if n < len(pixels)]
-trained = {len(pixels): autoencoders["scheduled"]}
+trained, errors = {len(pixels): autoencoders["scheduled"]}, {"scheduled": {}, "pca_clipped": {}}
 for n, passes in zip(sizes, size_epochs, strict=True):
     if n in subsets:
         trained[n] = train(new_scheduled(), pixels[:n], passes, learning_rate)
 
 # %%
-errors = {"scheduled": {}, "pca_clipped": {}}
 for n, autoencoder in sorted(trained.items()):
-    fitted = PCA(components, svd_solver="covariance_eigh").fit(images.x_train[:n])
+    fitted = fitted_pca(images.x_train[:n], components)
     linear_map = fitted.inverse_transform(fitted.transform(x_test)).clip(0, 1)
+    errors["pca_clipped"][n] = images.pixels * metrics.mse(x_test, linear_map)
     reconstructed = models.predict_in_batches(autoencoder, x_test)
-    errors["scheduled"][n] = metrics.mse(x_test, reconstructed) * images.pixels
-    errors["pca_clipped"][n] = metrics.mse(x_test, linear_map) * images.pixels
+    errors["scheduled"][n] = images.pixels * metrics.mse(x_test, reconstructed)
 
 # %% tags=["nbval-ignore-output"]
 by_size = pd.DataFrame(errors).map(metrics.interval)
@@ -343,8 +342,6 @@ results.rename_axis(index=f"{images.title}, test", columns="mean [95 % interval]
 # Which of these differences are larger than chance? The claims are decided together, paired by image, with Holm's correction.
 
 # %%
-for name, autoencoder in autoencoders.items():
-    measured[f"{name}.parameters"] = autoencoder.count_params()
 subset_names = []
 for n in subsets:
     for name, by_number in errors.items():

@@ -36,6 +36,16 @@ def flat(model):
     return np.concatenate([w.ravel() for w in model.get_weights()])
 
 
+def test_the_loss_may_be_the_squared_error(digits):
+    model, settings = (
+        network(),
+        training.Settings(2, 100, compiler="none", loss="mean_squared_error"),
+    )
+    _, history = fit(digits, model, settings)
+    expected = metrics.mse(digits.x_val, model.predict(digits.x_val, verbose=0)).mean()
+    assert history.history["val_loss"][-1] == pytest.approx(expected, rel=1e-5)
+
+
 class Interrupt(keras.callbacks.Callback):
     """Ctrl-C at the beginning of an epoch (counted from 0)."""
 
