@@ -234,7 +234,7 @@ facts = pd.DataFrame(facts).rename_axis(columns=images.title)
 facts.round(1)
 
 # %% [markdown]
-# Two rules, set before the numbers were seen, read the table. A training has *overfitted* if it ends more than 1 % (the
+# Two rules read the table. A training has *overfitted* if it ends more than 1 % (the
 # parameter `change`) above its best epoch. It has *converged* if its last tenth brings less than 1 %, and if the other
 # training of the same network does not end more than 1 % lower.
 
@@ -242,7 +242,7 @@ facts.round(1)
 _, above_best, decrease, above_other = facts.to_numpy()
 verdicts = {
     "overfitted": above_best > 100 * change,
-    "last tenth brings less": abs(decrease) < 100 * change,
+    "loss no longer falls": abs(decrease) < 100 * change,
     "converged": np.maximum(abs(decrease), above_other) < 100 * change,
 }
 pd.DataFrame(verdicts, facts.columns).replace({True: "yes", False: "no"}).T
@@ -267,7 +267,7 @@ for name, reconstructed in reconstructions.items():
     measured[f"{name}.val.sse"] = metrics.mse(x_val, reconstructed) * images.pixels
 
 # %% tags=["nbval-ignore-output"]
-scores = ["bce", "excess_bce", "sse"]
+scores = ["excess_bce", "sse"]
 rows = {
     name: [metrics.interval(measured[f"{name}.val.{score}"]) for score in scores]
     for name in reconstructions

@@ -132,8 +132,8 @@ val_bce.rename_axis("ε").to_frame("validation BCE / nats per pixel").round(4)
 #   linear encoder.
 # - `squared` has the layers of `scheduled`, and is trained with the squared error.
 #
-# Both are trained as `scheduled` was. Only the learning rate of `linear` differs; it was chosen on validation images, among
-# 0.002, 0.01 and 0.02.
+# Both are trained as `scheduled` was. Only the learning rate of `linear` differs: on MNIST's validation images 0.01 had a lower
+# loss than 0.002.
 
 
 # %%
@@ -196,6 +196,9 @@ shown = {name: y[chosen] for name, y in rows.items()}
 run.show("03_reconstructions", figures.image_rows(shown, images.shape, caption))
 
 # %% [markdown]
+# On MNIST PCA leaves grey traces beside the strokes, since it can only add and subtract whole components. A sigmoid output can
+# switch a pixel off.
+#
 # Where does the autoencoder fail? These are the ten test images with the largest squared error.
 
 # %%
@@ -211,6 +214,9 @@ shown = {name: y[worst] for name, y in rows.items()}
 run.show("03_worst", figures.image_rows(shown, images.shape, caption, titles))
 
 # %% [markdown]
+# Heavy strokes and rare shapes dominate: the squared error grows with the amount of ink, and rare shapes are seldom seen in
+# training.
+#
 # Are a few images responsible for the mean error, or are all of them reconstructed better than by PCA?
 
 # %%
@@ -313,8 +319,9 @@ related[f"its SSE, {images.title}"] = [
 related
 
 # %% [markdown]
-# On MNIST PCA and the network without hidden layers agree with the published order: most of the distance between PCA and the
-# deep autoencoder is covered without any hidden layer. Other well-known work cannot be compared by this number. Bourlard
+# In the published figures, as on MNIST here, more than half of the distance between PCA and the deep autoencoder is covered
+# without any hidden layer, by the sigmoid output and the cross-entropy. The deep autoencoder of 2006 remains better than
+# `scheduled`, with a smaller code. Other well-known work cannot be compared by this number. Bourlard
 # and Kamp ("Auto-association by multilayer perceptrons and singular value decomposition", Biological Cybernetics 59, 1988) and
 # Baldi and Hornik (Neural Networks 2, 1989) prove that with a linear output and squared error a single hidden layer
 # cannot be better than PCA. Vincent et al. ("Stacked denoising autoencoders", JMLR 11, 2010) judge autoencoders by the accuracy
@@ -323,7 +330,9 @@ related
 #
 # ## Results
 #
-# Intervals are those of the test images; they do not contain the effect of another training seed. "Least possible" is what a
+# The table answers the question for this data set. If PCA wins, as it does on the embedded digits, look at the data: these
+# digits were enlarged from 8 × 8 pixels, so that 32 components are half of all dimensions that they have. Intervals are those
+# of the test images; they do not contain the effect of another training seed. "Least possible" is what a
 # perfect reconstruction has.
 
 # %%
@@ -350,16 +359,22 @@ for n in subsets:
 
 # %%
 candidates = [
-    ("the autoencoder is nearer than PCA", model, "pca_clipped", "sse", "lower"),
-    ("… and more similar by local structure", model, "pca_clipped", "ssim", "higher"),
-    ("without hidden layers it is nearer than PCA", "linear", "pca_clipped", "sse", "lower"),
-    ("hidden layers lower the error", "scheduled", "linear", "sse", "lower"),
-    ("the schedule lowers the error", "scheduled", model, "sse", "lower"),
-    ("the squared error as loss lowers it", "squared", "scheduled", "sse", "lower"),
+    ("the autoencoder has a lower squared error than PCA", model, "pca_clipped", "sse", "lower"),
+    ("the autoencoder has a higher SSIM than PCA", model, "pca_clipped", "ssim", "higher"),
+    (
+        "without hidden layers it has a lower squared error than PCA",
+        "linear",
+        "pca_clipped",
+        "sse",
+        "lower",
+    ),
+    ("hidden layers lower the squared error", "scheduled", "linear", "sse", "lower"),
+    ("the schedule lowers the squared error", "scheduled", model, "sse", "lower"),
+    ("training with the squared error lowers it", "squared", "scheduled", "sse", "lower"),
 ]
 if subsets:
     smallest = [metrics.numbered_name(name, subsets[0]) for name in ("scheduled", "pca_clipped")]
-    sentence = f"it is nearer than PCA with {subsets[0]:,} training images"
+    sentence = f"with {subsets[0]:,} training images it has a lower squared error than PCA"
     candidates.append((sentence, *smallest, "sse", "lower"))
 
 # %%
