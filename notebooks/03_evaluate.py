@@ -115,7 +115,7 @@ reconstructions = {"pca": linear_map, "pca_clipped": linear_map.clip(0, 1), "mea
 # The cross-entropy of a pixel is infinite if the prediction is 0 or 1 and the pixel is not. For this score PCA's
 # reconstructions are therefore clipped to [ε, 1 − ε], with the ε that has the lowest cross-entropy on the validation images.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 validation = pca.inverse_transform(pca.transform(x_val))
 val_bce = pd.Series({eps: metrics.bce(x_val, validation, epsilon=eps).mean() for eps in epsilons})
 epsilon = float(val_bce.idxmin())
@@ -151,7 +151,7 @@ def new_scheduled():
     return models.reinitialized(autoencoders["scheduled"])
 
 
-# %%
+# %% tags=["nbval-ignore-output"]
 pixels = images.pixels_train
 if "linear" in compared:
     keras.utils.set_random_seed(seed)
@@ -262,9 +262,9 @@ run.show("03_error_by_class", figure)
 # size. All validation images are used for it, which favours the network: who has 1,000 images has no 10,000 others to
 # choose with.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 components = autoencoders["scheduled"].get_layer("encoder").output_shape[1]
-subsets = [n for n in sizes if n < len(pixels)]
+subsets = [n for n in sizes if components <= n < len(pixels)]
 trained, errors = {len(pixels): autoencoders["scheduled"]}, {"scheduled": {}, "pca_clipped": {}}
 for n, passes in zip(sizes, size_epochs, strict=True):
     if n in subsets:
@@ -280,19 +280,18 @@ for n, autoencoder in sorted(trained.items()):
 
 # %% tags=["nbval-ignore-output"]
 by_size = pd.DataFrame(errors).map(metrics.interval)
+pairs = [(errors["pca_clipped"][n], errors["scheduled"][n]) for n in by_size.index]
+by_size["PCA's minus scheduled's"] = [metrics.difference(*pair) for pair in pairs]
 by_size.rename_axis(index="training images", columns=f"{images.title}, test SSE")
 
 # %%
-curves = {
-    name: pd.DataFrame(column.map(vars).to_dict()).T.astype(float)
-    for name, column in by_size.items()
-}
-gains = {
-    n: metrics.difference(errors["pca_clipped"][n], errors["scheduled"][n]) for n in by_size.index
-}
-better = [f"{n:,}" for n, gain in gains.items() if gain.low > 0]
+curves = {name: pd.DataFrame([vars(v) for v in by_size[name]], by_size.index) for name in errors}
+better = [f"{n:,}" for n, gain in by_size.iloc[:, -1].items() if gain.low > 0]
 finding = f"with {', '.join(better)} training images" if better else "with no training set"
-caption = f"Figure 3.5. {images.title}: the autoencoder has a lower squared error than PCA {finding}, of {len(by_size)} sizes that were tried. Bands: 95 % intervals over test images."
+caption = (
+    f"Figure 3.5. {images.title}: {finding} the autoencoder has a lower squared error than PCA; "
+    f"{len(by_size)} training sets were tried. Bands: 95 % intervals over test images."
+)
 figure = figures.lines(curves, caption, "training images", "SSE per test image", log=True)
 run.show("03_training_size", figure)
 
@@ -304,7 +303,7 @@ run.show("03_training_size", figure)
 # images, not on 50,000, with a code of 30 units, and their autoencoder is deeper and wider, pretrained layer by layer as
 # restricted Boltzmann machines, and fine-tuned.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 published = {
     "deep autoencoder, 784-1000-500-250-30": (30, 3.00, "scheduled"),
     "logistic PCA": (30, 8.01, "linear"),
