@@ -239,10 +239,10 @@ run.show("03_error_distribution", figure)
 
 # %% tags=["classes"]
 label = images.classes[images.y_test]
-by_class = {
-    name: pd.DataFrame({k: vars(metrics.interval(v[label == k])) for k in np.unique(label)}).T
-    for name, v in distributions.items()
-}
+classes, by_class = np.unique(label), {}
+for name, values in distributions.items():
+    intervals = [vars(metrics.interval(values[label == k])) for k in classes]
+    by_class[name] = pd.DataFrame(intervals, classes)
 means = by_class[model]["value"]
 caption = (
     f"Figure 3.4. {images.title}: class {means.idxmax()} is the hardest for {model}, class {means.idxmin()} the easiest; their "
@@ -360,13 +360,7 @@ for n in subsets:
 candidates = [
     ("the autoencoder has a lower squared error than PCA", model, "pca_clipped", "sse", "lower"),
     ("the autoencoder has a higher SSIM than PCA", model, "pca_clipped", "ssim", "higher"),
-    (
-        "without hidden layers it has a lower squared error than PCA",
-        "linear",
-        "pca_clipped",
-        "sse",
-        "lower",
-    ),
+    ("without hidden layers it has a lower SSE than PCA", "linear", "pca_clipped", "sse", "lower"),
     ("hidden layers lower the squared error", "scheduled", "linear", "sse", "lower"),
     ("the schedule lowers the squared error", "scheduled", model, "sse", "lower"),
     ("training with the squared error lowers it", "squared", "scheduled", "sse", "lower"),
