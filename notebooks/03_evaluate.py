@@ -264,7 +264,7 @@ run.show("03_error_by_class", figure)
 
 # %% tags=["nbval-ignore-output"]
 components = autoencoders["scheduled"].get_layer("encoder").output_shape[1]
-subsets = [n for n in sizes if components <= n < len(pixels)]
+subsets = [n for n in sizes if components < n < len(pixels)]
 trained, errors = {len(pixels): autoencoders["scheduled"]}, {"scheduled": {}, "pca_clipped": {}}
 for n, passes in zip(sizes, size_epochs, strict=True):
     if n in subsets:
