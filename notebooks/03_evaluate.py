@@ -287,10 +287,10 @@ by_size.rename_axis(index="training images", columns=f"{images.title}, test SSE"
 # %%
 curves = {name: pd.DataFrame([vars(v) for v in by_size[name]], by_size.index) for name in errors}
 better = [f"{n:,}" for n, gain in by_size.iloc[:, -1].items() if gain.low > 0]
-finding = f"with {', '.join(better)} training images" if better else "with no training set"
+finding = f"with {', '.join(better)} training images" if better else "with none of them"
 caption = (
-    f"Figure 3.5. {images.title}: {finding} the autoencoder has a lower squared error than PCA; "
-    f"{len(by_size)} training sets were tried. Bands: 95 % intervals over test images."
+    f"Figure 3.5. {images.title}: of {len(by_size)} training sets, the autoencoder has a lower squared error than PCA "
+    f"{finding}. Bands: 95 % intervals over test images."
 )
 figure = figures.lines(curves, caption, "training images", "SSE per test image", log=True)
 run.show("03_training_size", figure)
