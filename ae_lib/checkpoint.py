@@ -109,7 +109,7 @@ def configuration_of(model, x_train, x_val, settings, compiler, callbacks, task)
     return {
         "model": json.dumps(model.get_config(), default=str),
         "images": [_sha256(x_train), _sha256(x_val)],
-        "settings": [settings.batch_size, settings.seed, compiler, _options(task)],
+        "settings": [settings.batch_size, settings.seed, compiler, settings.loss, _options(task)],
         "learning_rate": str(keras.saving.serialize_keras_object(settings.learning_rate)),
         "callbacks": [_options(callback) for callback in callbacks],
         "versions": [version("tensorflow"), version("keras")],

@@ -28,7 +28,7 @@ WIDE = 0.1  # a tolerance above this share of the value says little
 # The trained models that a notebook may be given by its parameter ``model``, and who trains each.
 MODELS = {
     "dense": "02_train",
-    "scheduled": "09_train_convolutional",
+    "scheduled": "02_train",
     "wide": "09_train_convolutional",
     "conv": "09_train_convolutional",
     "conv30": "09_train_convolutional",

@@ -29,6 +29,7 @@ class Settings:
     learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3  # counts steps
     seed: int = 0  # at least 0; of the order of the images and of the task's random numbers
     compiler: str = "auto"  # "xla" or "none", which round differently, or as `compiler_for` says
+    loss: str = "binary_crossentropy"  # or "mean_squared_error"
 
     def __post_init__(self):
         """Refuse values that cannot train."""
@@ -45,6 +46,11 @@ class Settings:
         if self.compiler not in ("auto", "xla", "none"):
             raise StudyError(
                 f"compiler is {self.compiler!r}; expected 'auto', 'xla' or 'none': change it."
+            )
+        if self.loss not in ("binary_crossentropy", "mean_squared_error"):
+            raise StudyError(
+                f"loss is {self.loss!r}; expected 'binary_crossentropy' or 'mean_squared_error': "
+                "change it."
             )
 
 
@@ -109,7 +115,7 @@ TASKS = {"denoising": Denoise(), "denoising_conv": Denoise(), "vae": Binarise()}
 
 
 def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, task=Reconstruct()):  # noqa: B008  # frozen
-    """Train an autoencoder with Adam and binary cross-entropy, plus the losses of its layers.
+    """Train an autoencoder with Adam and a loss per pixel, plus the losses of its layers.
 
     A whole epoch, validation included, is one compiled step of Keras's own ``fit``, which saves the
     time that Keras otherwise spends between minibatches. The same initial weights, settings and
@@ -134,7 +140,8 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
     Returns
     -------
     keras.callbacks.History
-        Of all epochs, in nats per pixel: ``loss``, while weights moved, and ``val_loss``, after.
+        Of all epochs, per pixel (the cross-entropy in nats): ``loss``, while weights moved, and
+        ``val_loss``, after.
 
     Raises
     ------
@@ -148,7 +155,7 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
     keras.utils.set_random_seed(settings.seed)
     compiler = compiler_for(model) if settings.compiler == "auto" else settings.compiler
     optimizer = keras.optimizers.Adam(settings.learning_rate)
-    model.compile(optimizer, "binary_crossentropy", jit_compile=compiler == "xla")
+    model.compile(optimizer, settings.loss, jit_compile=compiler == "xla")
     optimizer.build(model.trainable_variables)
     history = keras.callbacks.History()
     checkpoint = Checkpoint(model, history)

@@ -9,11 +9,13 @@
 # %% [markdown]
 # # Check and prepare the images
 #
-# **What you will do.** Load the images, prove that they are the right ones, split and scale them, and look at them
-# before any model does.
+# **Question.** Are these the images that we think they are, and what is the least possible loss?
 #
-# **What you will learn.** Which numbers a model must beat before it deserves a figure; why the loss that the study
-# reports cannot reach 0, and how low it can get.
+# **What you will do.** Load the images, compare their checksums with the published files, split and scale them, and look at
+# them before any model does.
+#
+# **What you will learn.** Which errors a model must beat before it has learned anything; why the loss that the study reports
+# cannot reach 0, and how low it can get.
 #
 # **What you need.** Nothing but the installed project. **Time.** A quarter of a minute.
 
@@ -24,14 +26,16 @@
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # or fashion_mnist, digits, or the path of a file or folder of your own
 image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
-seed: int = 0  # which images the sample grid shows, and the bootstrap
+seed: int = 0  # which images the sample grid shows
+per_class: int = 10  # images of each class in the sample grid
+shown_classes: int = 30  # classes in the sample grid, at most
 
 # %% [markdown]
 # ## Load and verify
 #
-# `load` looks for the file in `$AE_DATA_DIR`, then asks Keras. Wherever it came from, the arrays are written as the IDX
-# byte streams in which LeCun, Cortes and Burges published MNIST, and their MD5 sums are compared: a permuted, cropped
-# or re-labelled copy does not pass.
+# Is this the data set that its name says? `load` looks for the file in `$AE_DATA_DIR`, then asks Keras. In either case the
+# arrays are written as the IDX byte streams in which LeCun, Cortes and Burges published MNIST, and their MD5 sums are compared
+# with those of the published files. A permuted, cropped or relabelled copy is refused.
 
 # %%
 from ae_lib import data, figures, metrics
@@ -54,65 +58,65 @@ images.source
 pd.Series(images.md5, name="MD5 as IDX").to_frame()
 
 # %% [markdown]
+# Whoever has the same sums has the same images and labels, in the same order.
+#
 # ## Split, scale, flatten
 #
-# The first part of the training images is set aside as the validation subset; it is what decisions may look at. The
-# test images are looked at to report, never to choose. Pixels are divided by 255 and images flattened, to 784 numbers in MNIST.
+# Which images may decide, and which may only be reported on? A part of the training images, in MNIST the first 10,000, is set
+# aside as the validation subset: every choice in the study is made on it. The test images serve the reports only. Pixels are
+# divided by 255, and each image becomes a row of numbers, 784 in MNIST.
 
 # %%
 splits = {"training": images.x_train, "validation": images.x_val, "test": images.x_test}
 labels = {"training": images.y_train, "validation": images.y_val, "test": images.y_test}
 shapes = {split: (x.shape, x.dtype, x.min(), x.max()) for split, x in splits.items()}
-pd.DataFrame(shapes, index=["shape", "dtype", "least", "greatest"]).T.rename_axis(
-    columns=images.title
-)
+table = pd.DataFrame(shapes, index=["shape", "dtype", "least", "greatest"]).T
+table.rename_axis(columns=images.title)
 
 # %% [markdown]
-# An image that occurs in two splits would let a model be tested on what it has seen. Exact copies are counted here.
-
+# An image that occurs in two splits would let a model be tested on what it was trained on. How many exact copies are there?
 
 # %%
-def seen(split):
-    return {image.tobytes() for image in splits[split]}
-
-
+contents = {split: {image.tobytes() for image in x} for split, x in splits.items()}
 for first, second in [("training", "test"), ("training", "validation"), ("validation", "test")]:
-    print(f"images in both {first} and {second}: {len(seen(first) & seen(second))}")
+    print(f"images in both {first} and {second}: {len(contents[first] & contents[second])}")
 
 # %% [markdown]
 # ## Look at the images
 #
-# Ten of the training images of each class, in the order of the classes. The seed draws the sample, not a hand.
+# What do the classes look like, and how much do the images of one class differ? The sample is drawn at random.
 
 # %%
 rng = np.random.default_rng(seed)
-members = {label: np.flatnonzero(images.y_train == k) for k, label in enumerate(images.classes)}
-sample = {
-    str(label): images.x_train[rng.choice(own, min(10, len(own)), replace=False)]
-    for label, own in list(members.items())[:30]
-}
+sample = {}
+for number, name in list(enumerate(images.classes))[:shown_classes]:
+    members = np.flatnonzero(images.y_train == number)
+    chosen = rng.choice(members, min(per_class, len(members)), replace=False)
+    sample[str(name)] = images.x_train[chosen]
+
+# %%
+count = sum(map(len, sample.values()))
 caption = (
-    f"Figure 1.1. {images.title}: ten training images of each class, drawn at random (seed {seed})."
+    f"Figure 1.1. {images.title}: {count} training images of {len(sample)} classes, drawn at random (seed {seed}). "
+    "Each row is a class."
 )
 run.show("01_samples", figures.image_rows(sample, images.shape, caption))
 
 # %% [markdown]
 # ## Check the balance of the classes
 #
-# Errors are later averaged over images, so a class with more images weighs more. How uneven are the splits?
+# Later errors are means over images, so a class with more images weighs more. How uneven are the splits?
 
 # %%
-shares = pd.DataFrame(
-    {split: np.bincount(y, minlength=len(images.classes)) / len(y) for split, y in labels.items()},
-    images.classes,
-)
-shares.rename_axis(index="class", columns=images.title).round(4)
+counts = {split: np.bincount(y, minlength=len(images.classes)) for split, y in labels.items()}
+shares = pd.DataFrame(counts, images.classes) / pd.Series(counts).map(np.sum)
+shares.describe().loc[["min", "max"]].rename_axis(columns=images.title).round(4)
 
 # %%
 low, high = 100 * shares.min().min(), 100 * shares.max().max()
 caption = (
-    f"Figure 1.2. {images.title}: shares of the classes. They lie between {low:.1f} % and "
-    f"{high:.1f} %, and the dashed line is the even share."
+    f"Figure 1.2. {images.title}: the classes have between {low:.1f} % and {high:.1f} % of the images of a split. "
+    "The dashed line is an equal share."
 )
 with figures.look():
     figure = figures.new(caption, height=2.4)
@@ -128,93 +132,103 @@ run.show("01_class_balance", figure)
 # %% [markdown]
 # ## Describe the pixels
 #
-# How much of an image is empty, how much is full, and how much is grey? Ink is hardly ever exactly full: nearly all of
-# it is grey, which is why the loss, as will be seen, cannot reach 0.
+# How much of an image is empty, how much is full, and how much is grey? The share of grey pixels decides how low the loss
+# can get, as the last section shows.
 
 # %%
 x = images.x_train
 kinds = {"empty (0)": x == 0, "grey": (x > 0) & (x < 1), "full (1)": x == 1}
-table = pd.DataFrame({kind: {"share of pixels": mask.mean()} for kind, mask in kinds.items()})
-table.rename_axis(columns=images.title).round(4)
+pixel_shares = pd.Series({kind: mask.mean() for kind, mask in kinds.items()})
+pixel_shares.to_frame("share of pixels").rename_axis(columns=images.title).round(4)
+
+# %% [markdown]
+# MNIST's usual mean of 0.1307 and standard deviation of 0.3081 are those of all 60,000 training images, so training and
+# validation images are taken together here.
 
 # %%
 everything = np.concatenate([images.x_val, images.x_train])
-print(
-    f"mean {everything.mean(dtype='float64'):.4f} and standard deviation {everything.std(dtype='float64'):.4f}"
-)
-print(
-    f"pixels that are empty in every training and validation image: {(everything.max(axis=0) == 0).sum()} of {images.pixels}"
-)
+mean, std = everything.mean(dtype="float64"), everything.std(dtype="float64")
+empty = (everything.max(axis=0) == 0).sum()
+print(f"mean {mean:.4f} and standard deviation {std:.4f}")
+print(f"pixels that are empty in every image: {empty} of {images.pixels}")
 
 # %%
 caption = (
-    f"Figure 1.3. {images.title}: the mean training image and the standard deviation of each pixel. "
-    f"{(x.max(axis=0) == 0).sum()} pixels are never inked, and {(x.std(axis=0) > 0.3).sum()} deviate by more than 0.3."
+    f"Figure 1.3. {images.title}: {(x.max(axis=0) == 0).sum()} pixels are empty in every training image, and "
+    f"{(x.std(axis=0) > 0.3).sum()} have a standard deviation above 0.3. Left: the mean training image, right: the standard "
+    "deviation of each pixel."
 )
 maps = {"mean": x.mean(axis=0), "standard deviation": x.std(axis=0)}
 run.show("01_pixel_statistics", figures.pixel_maps(maps, images.shape, caption, "intensity"))
 
+# %% [markdown]
+# Do the three splits come from one source? The amount of ink, the sum of an image's intensities, should then have the same
+# distribution in all three.
+
 # %%
 ink = {split: values.sum(axis=1) for split, values in splits.items()}
 medians = ", ".join(f"{split} {np.median(values):.0f}" for split, values in ink.items())
-caption = f"Figure 1.4. {images.title}: the amount of ink per image in the three splits (median: {medians})."
-run.show(
-    "01_ink",
-    figures.histogram(ink, caption, f"ink per image / sum of the {images.pixels} intensities"),
-)
+caption = f"Figure 1.4. {images.title}: the median amount of ink per image is, by split: {medians}."
+xlabel = f"ink per image / sum of the {images.pixels} intensities"
+run.show("01_ink", figures.histogram(ink, caption, xlabel))
 
 # %% [markdown]
 # ## Find the floor of the loss
 #
-# The study trains with binary cross-entropy (BCE), −x log y − (1 − x) log(1 − y), averaged over the pixels. For black
-# and white targets its least value is 0. For grey targets it is not: even the perfect reconstruction y = x scores the
-# pixel's own entropy, −x log x − (1 − x) log(1 − x). A BCE of 0.077 is therefore not 7.7 % away from anything; what
-# counts is the **excess BCE**, the part above this floor.
+# How low can the loss get? The study trains with binary cross-entropy (BCE), −x log y − (1 − x) log(1 − y), averaged over the
+# pixels. For black and white targets its least value is 0. For a grey target it is not: even the perfect reconstruction y = x
+# has the pixel's own entropy, −x log x − (1 − x) log(1 − x), as its BCE. The study therefore reports the **excess BCE** as
+# well, the part above this floor.
 
 # %% tags=["nbval-ignore-output"]
-floors = {
-    split: metrics.interval(metrics.entropy(values), seed) for split, values in splits.items()
-}
-pd.Series(floors, name="entropy floor / nats per pixel [95 % interval]").to_frame().rename_axis(
-    columns=images.title
+entropies = {split: metrics.entropy(values) for split, values in splits.items()}
+floors = pd.Series({split: metrics.interval(values) for split, values in entropies.items()})
+floors.to_frame("least possible BCE, nats per pixel [95 % interval]").rename_axis(
+    index=images.title
 )
 
 # %% [markdown]
-# The other end of the scale is a model that draws the mean training image whatever it is shown. Anything that has
-# learned something lies between the two.
+# The interval says how far the mean would move with other images from the same source. Splits differ in their floor, so
+# losses on training and validation images must be compared by their excess.
+#
+# ## Results
+#
+# The other end of the scale is a model that returns the mean training image for every input. A model that has learned
+# something lies between the two.
 
 # %% tags=["nbval-ignore-output"]
-guess = np.broadcast_to(x.mean(axis=0), images.x_test.shape)
-mean_image = metrics.score(images.x_test, guess, images.shape).mean()
-mean_image.to_frame("mean image").rename_axis(columns=f"{images.title}, test").round(4)
-
-# %% [markdown]
-# ## Keep the results
+mean_image = np.broadcast_to(x.mean(axis=0), images.x_test.shape)
+scores = metrics.score(images.x_test, mean_image, images.shape)
+results = pd.DataFrame({"mean image": scores.mean()})
+results["perfect reconstruction"] = pd.Series(
+    {"bce": floors["test"].value, "excess_bce": 0, "mse": 0, "sse": 0, "psnr": np.inf, "ssim": 1}
+)
+results.rename_axis(index=f"{images.title}, test").round(4)
 
 # %%
 facts = {"name": images.name, "title": images.title, "source": images.source, "md5": images.md5}
 facts |= {"shape": images.shape, "notes": images.notes}
-counts = {split: len(values) for split, values in splits.items()}
-write_json(run.new_artifact("data.json"), facts | counts)
+sizes = {split: len(values) for split, values in splits.items()}
+write_json(run.new_artifact("data.json"), facts | sizes)
 
 # %%
-reproduced = run.finish(
-    {
-        f"data.{short}.entropy_floor": floors[split].value
-        for short, split in zip(("train", "val", "test"), splits, strict=True)
-    }
-    | {
-        f"data.{short}.mean_intensity": splits[split].mean()
-        for short, split in (("train", "training"), ("test", "test"))
-    },
-    headline=["data.test.entropy_floor"],
-)
+measured = {
+    "data.train.entropy_floor": entropies["training"],
+    "data.val.entropy_floor": entropies["validation"],
+    "data.test.entropy_floor": entropies["test"],
+    "data.train.mean_intensity": splits["training"].mean(),
+    "data.test.mean_intensity": splits["test"].mean(),
+}
+reproduced = run.finish(measured, headline=["data.test.entropy_floor"])
 reproduced
 
-# %% tags=["nbval-ignore-output"]
-reproduced.table.rename_axis(columns=images.title)
-
 # %% [markdown]
-# **Read next.** `02_train` builds the autoencoder and trains it on these images. Why BCE on
-# grey targets is not a likelihood: Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in
-# variational autoencoders", NeurIPS 2019.
+# ## Limitations
+#
+# The checksums prove that the images are the published ones, not that the published labels are right. Exact copies are
+# counted, near copies are not. The floor holds for grey values read as probabilities; it is no property of the images that
+# other losses would share.
+#
+# **Read next.** `02_train` builds the autoencoder and trains it on these images. Why the BCE of grey targets is not a
+# likelihood: Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational autoencoders",
+# NeurIPS 2019.

@@ -9,13 +9,17 @@
 # %% [markdown]
 # # Evaluate the reconstructions
 #
-# **What you will do.** Reconstruct the test images, measure the error in six ways, and put every number beside PCA with
-# as many components, beside the mean image, and beside the least error that is possible at all.
+# **Question.** How good are the autoencoder's reconstructions, beside what is simple?
 #
-# **What you will learn.** How much of the quality comes from the network's non-linearity and how much as many linear
-# components would give; how sure one can be of a mean over the test images.
+# **What you will do.** Reconstruct the test images and compare the error with that of PCA with as many components, of an
+# autoencoder without hidden layers, of another training loss, and of the mean image. Repeat the comparison with PCA for
+# smaller training sets.
 #
-# **What you need.** A trained model, by default that of `02_train`. **Time.** Twenty seconds.
+# **What you will learn.** Which part of the gain over PCA is due to the output and the loss, which to the hidden layers, and
+# which to the training; how many training images an autoencoder needs before it is better than PCA.
+#
+# **What you need.** A trained model, by default that of `02_train`, and its model `scheduled`. **Time.** Two to three minutes
+# on one core, nearly all of it for five small trainings.
 
 # %% [markdown]
 # ## Parameters
@@ -25,226 +29,369 @@ profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
 image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
-seed: int = 0  # of the bootstrap and of the images shown
+seed: int = 0  # of the networks trained here, and of the images shown
+compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
+
+# Networks to train for the comparison
+compared: list = ["linear", "squared"]  # leave out what you do not need
+batch_size: int = 64  # as for `scheduled` in 02_train, likewise the next two
+epochs: int = 20  # passes over all training images
+learning_rate: float = 0.002  # at the start; it falls to 0 along a cosine
+linear_learning_rate: float = 0.01  # better than 0.002 on MNIST's validation images
+
+# Smaller training sets
+sizes: list = [
+    1000,
+    3000,
+    10000,
+]  # numbers of training images; [] leaves the section's trainings out
+size_epochs: list = [50, 60, 40]  # passes over each, so that the validation loss just stops falling
+
+# Clipping
+epsilons: list = [
+    1e-1,
+    3e-2,
+    1e-2,
+    3e-3,
+    1e-3,
+    1e-4,
+]  # candidates for PCA, chosen on validation images
 
 # %% [markdown]
-# ## Load the images and the model
+# ## Load the images and the models
 
 # %%
-from ae_lib import data, figures, metrics, models
-from ae_lib.run import Run, write_json
+from ae_lib import StudyError, data, figures, metrics, models, training
+from ae_lib.run import Run
 
+import keras
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
 
+if len(sizes) != len(size_epochs):
+    raise StudyError(
+        f"size_epochs has {len(size_epochs)} entries; expected one for each of sizes, {sizes}: "
+        "change it."
+    )
 run = Run(profile, "03_evaluate")
-autoencoder, encoder, decoder = models.load(run.model(model))
-latent_dim = encoder.output_shape[1]
-encoder.input_shape, encoder.output_shape
 
 # %%
 images = data.load(dataset, image_size=image_size)
+x_val, x_test = images.x_val, images.x_test
 images
 
 # %% [markdown]
-# ## Reconstruct
-#
-# Four reconstructions of every test image: by the autoencoder; by PCA with as many components, fitted on the same
-# training images; by PCA with its values cut to [0, 1], which costs PCA nothing and takes away an error that a picture
-# would never show; and the mean training image, which needs no code at all.
+# The model `scheduled` has the same layers as `dense` and was trained with a falling learning rate. It stands beside the model
+# wherever the answer depends on how well a network was trained.
 
 # %%
-x = images.x_test
-codes = models.predict_in_batches(encoder, x)
-pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(images.x_train)
-from_pca = pca.inverse_transform(pca.transform(x))
-reconstructions = {
-    model: models.predict_in_batches(decoder, codes),
-    "pca": from_pca,
-    "pca_clipped": from_pca.clip(0, 1),
-    "mean": np.broadcast_to(images.x_train.mean(axis=0), x.shape),
-}
+names = [model] if model == "scheduled" else [model, "scheduled"]
+autoencoders = {name: models.load(run.model(name)).autoencoder for name in names}
+encoder = models.as_autoencoder(autoencoders[model]).encoder
+latent_dim = encoder.output_shape[1]
+{name: autoencoder.count_params() for name, autoencoder in autoencoders.items()}
 
 # %% [markdown]
-# BCE punishes a certain mistake without limit, and PCA, which knows nothing of [0, 1], is often certain. To be fair to
-# it, its values are cut to [ε, 1 − ε], with the ε that is best on the validation images.
+# ## Reconstruct with PCA and with the mean image
+#
+# PCA is the best linear map to a code and back for the squared error. It is fitted on the same training images, with as many
+# components as the code has units. Its reconstructions may leave [0, 1]. Clipping them to [0, 1] costs PCA nothing and only
+# lowers the squared error, so the clipped PCA is the fair baseline. The mean training image needs no code at all.
+
 
 # %%
-validation = pca.inverse_transform(pca.transform(images.x_val))
-candidates = [1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 1e-4]
-epsilon = min(
-    candidates,
-    key=lambda candidate: metrics.bce(images.x_val, validation, epsilon=candidate).mean(),
-)
-epsilons = {"pca": epsilon, "pca_clipped": epsilon}
-epsilons
+def fitted_pca(x_train, components):
+    return PCA(components, svd_solver="covariance_eigh").fit(x_train)
+
+
+# %%
+pca = fitted_pca(images.x_train, latent_dim)
+linear_map = pca.inverse_transform(pca.transform(x_test))
+mean_image = np.broadcast_to(images.x_train.mean(axis=0), x_test.shape)
+reconstructions = {"pca": linear_map, "pca_clipped": linear_map.clip(0, 1), "mean": mean_image}
+
+# %% [markdown]
+# The cross-entropy of a pixel is infinite if the prediction is 0 or 1 and the pixel is not. For this score PCA's
+# reconstructions are therefore clipped to [ε, 1 − ε], with the ε that has the lowest cross-entropy on the validation images.
+
+# %% tags=["nbval-ignore-output"]
+validation = pca.inverse_transform(pca.transform(x_val))
+val_bce = pd.Series({eps: metrics.bce(x_val, validation, epsilon=eps).mean() for eps in epsilons})
+epsilon = float(val_bce.idxmin())
+val_bce.rename_axis("ε").to_frame("validation BCE / nats per pixel").round(4)
+
+# %% [markdown]
+# ## Train without hidden layers, and with the squared error
+#
+# The autoencoder differs from PCA in three ways at once: it has hidden layers, a sigmoid output, and the cross-entropy as its
+# loss. Which of them lowers the error? Two more networks change one thing at a time.
+#
+# - `linear` has no hidden layers: a linear code and a sigmoid output, trained with cross-entropy. This is logistic PCA (Collins,
+#   Dasgupta and Schapire, "A generalization of principal component analysis to the exponential family", NIPS 2001) with a
+#   linear encoder.
+# - `squared` has the layers of `scheduled`, and is trained with the squared error.
+#
+# Both are trained as `scheduled` was. Only the learning rate of `linear` differs: on MNIST's validation images 0.01 had a lower
+# loss than 0.002.
+
+
+# %%
+def train(autoencoder, pixels, passes, rate, loss="binary_crossentropy"):
+    size = min(batch_size, len(pixels))
+    decay = keras.optimizers.schedules.CosineDecay(rate, passes * -(-len(pixels) // size))
+    settings = training.Settings(passes, size, decay, seed, compiler, loss)
+    folder = run.folder / "checkpoints"
+    training.fit(autoencoder, pixels, images.pixels_val, settings, checkpoint_folder=folder)
+    return autoencoder
+
+
+def new_scheduled():
+    keras.utils.set_random_seed(seed)
+    return models.reinitialized(autoencoders["scheduled"])
+
+
+# %% tags=["nbval-ignore-output"]
+pixels = images.pixels_train
+if "linear" in compared:
+    keras.utils.set_random_seed(seed)
+    shallow = models.dense_autoencoder(images.pixels, [], latent_dim).autoencoder
+    autoencoders["linear"] = train(shallow, pixels, epochs, linear_learning_rate)
+if "squared" in compared:
+    deep, loss = new_scheduled(), "mean_squared_error"
+    autoencoders["squared"] = train(deep, pixels, epochs, learning_rate, loss)
+for name, autoencoder in autoencoders.items():
+    reconstructions[name] = models.predict_in_batches(autoencoder, x_test)
 
 # %% [markdown]
 # ## Measure
 #
-# - **BCE**, the loss, in nats per pixel, and the **excess BCE** above the entropy floor of the grey targets;
+# Each test image gets six scores:
+#
+# - **BCE**, the loss, in nats per pixel, and the **excess BCE** above the entropy of the grey targets (`01_preprocess`);
 # - **MSE**, the squared error per pixel, and **SSE**, its sum over the image, as Hinton and Salakhutdinov report it;
 # - **PSNR** in decibels, and **SSIM**, which compares local structure (Wang et al. 2004) and is 1 for equal images.
-#
-# Each image gets a score; the mean has a 95 % bootstrap interval over the images. The interval says how far the mean
-# would move with other test images; how far it moves with another training seed stands in the README.
-
-# %% tags=["nbval-ignore-output"]
-scores = {
-    name: metrics.score(x, y, images.shape, epsilons.get(name, metrics.EPSILON))
-    for name, y in reconstructions.items()
-}
-means = {
-    name: table.apply(metrics.interval, seed=seed, result_type="reduce")
-    for name, table in scores.items()
-}
-floor = metrics.interval(metrics.entropy(x), seed)
-table = pd.DataFrame(means).rename_axis(columns=f"{images.title}, test, mean [95 % interval]")
-table["least possible"] = pd.Series(
-    {"bce": floor, "excess_bce": 0, "mse": 0, "sse": 0, "ssim": "at most 1"}
-)
-table.fillna("")
-
-# %% [markdown]
-# ## Decide
-#
-# Does the autoencoder beat PCA? Both reconstruct the same images, so the difference is bootstrapped image by image: *yes*
-# or *no* if its 95 % interval leaves out 0, else *undecided*.
 
 # %%
-better = dict.fromkeys(metrics.SCORES, metrics.lower)
-better |= {"psnr": metrics.higher, "ssim": metrics.higher}
-verdicts = {
-    name: compare(scores[model][name], scores["pca_clipped"][name], seed)
-    for name, compare in better.items()
-}
-pd.Series(verdicts, name="autoencoder better than PCA, clipped").to_frame().rename_axis(
-    columns=images.title
-)
+measured, scores = {}, {}
+for name, y in reconstructions.items():
+    clipping = epsilon if name.startswith("pca") else metrics.EPSILON
+    scores[name] = metrics.score(x_test, y, images.shape, clipping)
+    measured |= {f"{name}.test.{score}": v.to_numpy() for score, v in scores[name].items()}
 
 # %% [markdown]
-# By how much? And how many components would PCA need to be as good? The latter is found on the validation images, so that
-# the test images are asked only once.
-
-# %% tags=["nbval-ignore-output"]
-own = metrics.mse(images.x_val, models.predict_in_batches(autoencoder, images.x_val)).mean()
-wide = PCA(svd_solver="covariance_eigh").fit(images.x_train)
-explained = np.cumsum(np.square(wide.transform(images.x_val)).sum(axis=0))
-left = (np.square(images.x_val - wide.mean_).sum() - explained) / images.x_val.size
-facts = {
-    "MSE of PCA, clipped, over MSE of the autoencoder": scores["pca_clipped"]["mse"].mean()
-    / scores[model]["mse"].mean(),
-    "share of images on which the autoencoder is nearer": (
-        scores[model]["mse"] < scores["pca_clipped"]["mse"]
-    ).mean(),
-    "components with which PCA reaches the autoencoder's validation MSE": int(
-        np.argmax(left <= own)
-    )
-    + 1,
-}
-pd.Series(facts, name=images.title, dtype=object).to_frame()
-
-# %% [markdown]
-# ## Look
-#
-# A test image of each class, drawn at random by the seed, over its reconstructions.
+# What does the difference look like? The figure shows a test image of each class, drawn at random, over its reconstructions.
 
 # %%
+rows = {"test image": x_test, model: reconstructions[model]}
+rows |= {f"PCA, {latent_dim}": reconstructions["pca_clipped"]}
+ssim = {name: scores[name]["ssim"].mean() for name in (model, "pca_clipped")}
+nearer = "nearer" if ssim[model] > ssim["pca_clipped"] else "no nearer"
+caption = (
+    f"Figure 3.1. {images.title}: the autoencoder's reconstructions are {nearer} to the test images than PCA's, with "
+    f"{latent_dim} units or components in both (mean SSIM {ssim[model]:.3f} and {ssim['pca_clipped']:.3f})."
+)
 chosen = images.examples(seed)
-names = {
-    "test image": x,
-    "autoencoder": reconstructions[model],
-    f"PCA-{latent_dim}": reconstructions["pca_clipped"],
+shown = {name: y[chosen] for name, y in rows.items()}
+run.show("03_reconstructions", figures.image_rows(shown, images.shape, caption))
+
+# %% [markdown]
+# On MNIST PCA leaves grey traces beside the strokes, since it can only add and subtract whole components. A sigmoid output can
+# switch a pixel off.
+#
+# Where does the autoencoder fail? These are the ten test images with the largest squared error.
+
+# %%
+sse = scores[model]["sse"]
+worst = sse.nlargest(10).index
+caption = (
+    f"Figure 3.2. {images.title}: the ten largest squared errors of {model} are "
+    f"{sse[worst].mean() / sse.mean():.1f} times the mean. Titles: class, SSE of {model}."
+)
+names = images.classes[images.y_test[worst]]
+titles = [f"{name}, {error:.1f}" for name, error in zip(names, sse[worst], strict=True)]
+shown = {name: y[worst] for name, y in rows.items()}
+run.show("03_worst", figures.image_rows(shown, images.shape, caption, titles))
+
+# %% [markdown]
+# Heavy strokes and rare shapes dominate: the squared error grows with the amount of ink, and rare shapes are seldom seen in
+# training.
+#
+# Are a few images responsible for the mean error, or are all of them reconstructed better than by PCA?
+
+# %%
+distributions = {
+    model: sse,
+    f"PCA with {latent_dim} components, clipped": scores["pca_clipped"]["sse"],
 }
+share = 100 * (sse < scores["pca_clipped"]["sse"]).mean()
 caption = (
-    f"Figure 3.1. {images.title}: test images drawn at random and what is left of them after {latent_dim} numbers. Mean SSIM: "
-    f"autoencoder {scores[model]['ssim'].mean():.3f}, PCA {scores['pca_clipped']['ssim'].mean():.3f}."
+    f"Figure 3.3. {images.title}: {model} has a lower squared error than PCA on {share:.1f} % of the test images. "
+    f"Medians: {sse.median():.2f} and {scores['pca_clipped']['sse'].median():.2f}."
 )
-run.show(
-    "03_reconstructions",
-    figures.image_rows({name: y[chosen] for name, y in names.items()}, images.shape, caption),
-)
-
-# %%
-order = scores[model]["mse"].argsort().to_numpy()
-best, worst = order[:10], order[: -10 - 1 : -1]
-caption = (
-    f"Figure 3.2. {images.title}: the ten test images with the largest squared error. Titles: class, SSE. "
-    f"They lie {scores[model]['mse'][worst].mean() / scores[model]['mse'].mean():.1f} times above the mean."
-)
-label = images.classes[images.y_test]
-titles = [f"{label[i]}, {scores[model]['sse'][i]:.1f}" for i in worst]
-run.show(
-    "03_worst",
-    figures.image_rows(
-        {name: y[worst] for name, y in names.items()}, images.shape, caption, titles
-    ),
-)
-
-# %%
-found, counts = np.unique(label[best], return_counts=True)
-caption = (
-    f"Figure 3.3. {images.title}: the ten test images with the smallest squared error. Titles: class, SSE. "
-    f"{counts.max()} of them are of class {found[counts.argmax()]}."
-)
-titles = [f"{label[i]}, {scores[model]['sse'][i]:.1f}" for i in best]
-run.show(
-    "03_best",
-    figures.image_rows({name: y[best] for name, y in names.items()}, images.shape, caption, titles),
-)
-
-# %%
-errors = {
-    "autoencoder": scores[model]["sse"],
-    f"PCA-{latent_dim}, clipped to [0, 1]": scores["pca_clipped"]["sse"],
-}
-medians = [values.median() for values in errors.values()]
-caption = (
-    f"Figure 3.4. {images.title}: squared error per test image. The median is {medians[0]:.2f} for the autoencoder and "
-    f"{medians[1]:.2f} for PCA; both have a long tail to the right."
-)
-run.show("03_error_distribution", figures.histogram(errors, caption, "SSE per image"))
+figure = figures.histogram(distributions, caption, "SSE per image")
+run.show("03_error_distribution", figure)
 
 # %% [markdown]
 # ## Measure per class
+#
+# Is the gain over PCA the same for all classes? Bars are 95 % intervals over the test images of the class.
 
-# %% tags=["nbval-ignore-output"]
-classes = np.unique(label)
-by_class = {
-    name: pd.DataFrame([metrics.interval(values[label == k], seed) for k in classes], index=classes)
-    for name, values in errors.items()
-}
-pd.concat(by_class, axis=1).rename_axis(
-    index="class", columns=[f"{images.title}, test", "SSE per image"]
-).round(2)
-
-# %%
-own = by_class["autoencoder"]["value"]
+# %% tags=["classes"]
+label = images.classes[images.y_test]
+classes, by_class = np.unique(label), {}
+for name, values in distributions.items():
+    intervals = [vars(metrics.interval(values[label == k])) for k in classes]
+    by_class[name] = pd.DataFrame(intervals, classes)
+means = by_class[model]["value"]
 caption = (
-    f"Figure 3.5. {images.title}: mean squared error by class with 95 % intervals. Class {own.idxmax()} is the hardest for the "
-    f"autoencoder, class {own.idxmin()} the easiest, {own.max() / own.min():.1f} times apart."
+    f"Figure 3.4. {images.title}: class {means.idxmax()} is the hardest for {model}, class {means.idxmin()} the easiest; their "
+    f"mean squared errors differ by a factor of {means.max() / means.min():.1f}."
 )
-run.show(
-    "03_error_by_class", figures.intervals_by_group(by_class, caption, "class", "SSE per image")
-)
+figure = figures.intervals_by_group(by_class, caption, "class", "SSE per image")
+run.show("03_error_by_class", figure)
 
 # %% [markdown]
-# ## Keep the results
+# ## Train on fewer images
+#
+# PCA has few parameters and needs few images; an autoencoder of this size has many. From how many training images on is the
+# autoencoder better? `scheduled` is trained again on the first images of the training set, and PCA is fitted on the same ones.
+#
+# What is kept equal matters. With equal passes, the smaller sets would get too few steps; with equal steps, they would overfit.
+# The numbers of passes (`size_epochs`) are therefore such that on MNIST the validation loss has just stopped falling at the
+# end. With 1,000 images, for example, 50 passes had a lower validation loss than 200. This use of the validation images favours
+# the network: who has 1,000 images does not have 10,000 others to choose with.
+
+# %% tags=["nbval-ignore-output"]
+components = autoencoders["scheduled"].get_layer("encoder").output_shape[1]
+subsets = [n for n in sizes if components < n < len(pixels)]
+trained, errors = {len(pixels): autoencoders["scheduled"]}, {"scheduled": {}, "pca_clipped": {}}
+for n, passes in zip(sizes, size_epochs, strict=True):
+    if n in subsets:
+        trained[n] = train(new_scheduled(), pixels[:n], passes, learning_rate)
 
 # %%
-write_json(run.new_artifact("verdicts.json"), verdicts)
-np.savez_compressed(run.new_artifact("codes.npz"), test=codes, y_test=label)
-measured = {}
-for name, row in means.items():
-    measured |= {f"{name}.test.{score}": interval for score, interval in row.items()}
+for n, autoencoder in sorted(trained.items()):
+    fitted = fitted_pca(images.x_train[:n], components)
+    linear_map = fitted.inverse_transform(fitted.transform(x_test)).clip(0, 1)
+    errors["pca_clipped"][n] = images.pixels * metrics.mse(x_test, linear_map)
+    reconstructed = models.predict_in_batches(autoencoder, x_test)
+    errors["scheduled"][n] = images.pixels * metrics.mse(x_test, reconstructed)
+
+# %% tags=["nbval-ignore-output"]
+by_size = pd.DataFrame(errors).map(metrics.interval)
+pairs = [(errors["pca_clipped"][n], errors["scheduled"][n]) for n in by_size.index]
+by_size["PCA's minus scheduled's"] = [metrics.difference(*pair) for pair in pairs]
+by_size.rename_axis(index="training images", columns=f"{images.title}, test SSE")
 
 # %%
-reproduced = run.finish(measured, headline=list(measured))
+curves = {name: pd.DataFrame([vars(v) for v in by_size[name]], by_size.index) for name in errors}
+better = [f"{n:,}" for n, gain in by_size.iloc[:, -1].items() if gain.low > 0]
+finding = f"with {', '.join(better)} training images" if better else "with none of them"
+caption = (
+    f"Figure 3.5. {images.title}: of {len(by_size)} training sets, the autoencoder has a lower squared error than PCA "
+    f"{finding}. Bands: 95 % intervals over test images."
+)
+figure = figures.lines(curves, caption, "training images", "SSE per test image", log=True)
+run.show("03_training_size", figure)
+
+# %% [markdown]
+# ## Compare with published errors
+#
+# Hinton and Salakhutdinov ("Reducing the dimensionality of data with neural networks", Science 313, 2006) report the SSE of
+# MNIST's test images for three models with 30-dimensional codes. Their protocol differs from this one: they trained on 60,000
+# images, not on 50,000, with a code of 30 units, and their autoencoder is deeper and wider, pretrained layer by layer as
+# restricted Boltzmann machines, and fine-tuned.
+
+# %% tags=["nbval-ignore-output"]
+published = {
+    "deep autoencoder, 784-1000-500-250-30": (30, 3.00, "scheduled"),
+    "logistic PCA": (30, 8.01, "linear"),
+    "PCA": (30, 13.87, "pca"),
+}
+columns = ["latent dim, 2006", "SSE of MNIST, 2006", "nearest model here"]
+related = pd.DataFrame(published, columns).T
+nearest = related["nearest model here"]
+related[f"its SSE, {images.title}"] = [
+    f"{scores[name]['sse'].mean():.2f}" if name in scores else "–" for name in nearest
+]
+related
+
+# %% [markdown]
+# In the published figures, as on MNIST here, more than half of the distance between PCA and the deep autoencoder is covered
+# without any hidden layer, by the sigmoid output and the cross-entropy. The deep autoencoder of 2006 remains better than
+# `scheduled`, with a smaller code. Other well-known work cannot be compared by this number. Bourlard
+# and Kamp ("Auto-association by multilayer perceptrons and singular value decomposition", Biological Cybernetics 59, 1988) and
+# Baldi and Hornik (Neural Networks 2, 1989) prove that with a linear output and squared error a single hidden layer
+# cannot be better than PCA. Vincent et al. ("Stacked denoising autoencoders", JMLR 11, 2010) judge autoencoders by the accuracy
+# of a classifier that starts from them. Kingma and Welling ("Auto-encoding variational Bayes", ICLR 2014) report a bound of
+# the log-likelihood (`11_train_variational`).
+#
+# ## Results
+#
+# The table answers the question for this data set. If PCA wins, as it does on the embedded digits, look at the data: these
+# digits were enlarged from 8 × 8 pixels, so that 32 components are half of all dimensions that they have. Intervals are those
+# of the test images; they do not contain the effect of another training seed. "Least possible" is what a
+# perfect reconstruction has.
+
+# %%
+dims = {name: net.get_layer("encoder").output_shape[1] for name, net in autoencoders.items()}
+dims |= {"pca": latent_dim, "pca_clipped": latent_dim, "mean": 0}
+kinds = ["excess_bce", "sse", "psnr", "ssim"]
+results = pd.DataFrame({"latent dim": dims}).astype(object)
+for kind in kinds:
+    results[kind] = {name: metrics.interval(table[kind]) for name, table in scores.items()}
+
+# %% tags=["nbval-ignore-output"]
+results.loc["least possible"] = ["–", 0, 0, "∞", 1]
+results.rename_axis(index=f"{images.title}, test", columns="mean [95 % interval]")
+
+# %% [markdown]
+# Which of these differences are larger than chance? The claims are decided together, paired by image, with Holm's correction.
+
+# %%
+subset_names = []
+for n in subsets:
+    for name, by_number in errors.items():
+        subset_names.append(f"{metrics.numbered_name(name, n)}.test.sse")
+        measured[subset_names[-1]] = by_number[n]
+
+# %%
+candidates = [
+    ("the autoencoder has a lower squared error than PCA", model, "pca_clipped", "sse", "lower"),
+    ("the autoencoder has a higher SSIM than PCA", model, "pca_clipped", "ssim", "higher"),
+    ("without hidden layers it has a lower SSE than PCA", "linear", "pca_clipped", "sse", "lower"),
+    ("hidden layers lower the squared error", "scheduled", "linear", "sse", "lower"),
+    ("the schedule lowers the squared error", "scheduled", model, "sse", "lower"),
+    ("training with the squared error lowers it", "squared", "scheduled", "sse", "lower"),
+]
+if subsets:
+    smallest = [metrics.numbered_name(name, subsets[0]) for name in ("scheduled", "pca_clipped")]
+    sentence = f"with {subsets[0]:,} training images it has a lower squared error than PCA"
+    candidates.append((sentence, *smallest, "sse", "lower"))
+
+# %%
+claims = []
+for sentence, first, second, kind, better in candidates:
+    names = f"{first}.test.{kind}", f"{second}.test.{kind}"
+    if first != second and set(names) <= set(measured):
+        claims.append((sentence, *names, better))
+headline = [f"{m}.test.{kind}" for m in scores for kind in ("sse", "ssim") if m != "pca"]
+headline += [f"{m}.test.{kind}" for m in (model, "pca_clipped") for kind in ("bce", "mse")]
+reproduced = run.finish(measured, claims, headline + subset_names)
 reproduced
 
 # %% tags=["nbval-ignore-output"]
-reproduced.table.rename_axis(columns=images.title)
+reproduced.claims[["claim", "gain", "verdict"]]
 
 # %% [markdown]
-# **Read next.** `04_error_maps` asks where in the image, and on which strokes, the remaining error sits.
+# ## Limitations
+#
+# Every network was trained with one seed here, and intervals and verdicts are those of the test images; the published
+# reference repeats the trainings with other seeds. `linear` was given one learning rate and one number of passes, so more
+# training could bring it closer to the deep network. Squared errors and SSIM do not measure whether a reconstruction is
+# still recognised as the same class. The training-set curve holds for this network and this code, and its passes
+# were chosen with more validation images than a small data set has.
+#
+# **Read next.** `04_error_maps` asks where in the image, and on which strokes, the remaining error lies.
+# `13_study_latent_size` repeats the comparison with PCA for other latent dimensions.

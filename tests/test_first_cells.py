@@ -10,6 +10,7 @@ import pytest
     ("name", "parameters", "message"),
     [
         ("04_error_maps", {"tail": 1}, "tail is 1; expected a share between 0 and 1: change it"),
+        ("03_evaluate", {"sizes": [100]}, "size_epochs has 3 entries; expected one for each of"),
         ("05_explore_latent_space", {"neighbour_count": 3}, "is 3; expected at least 5"),
         ("06_detect_anomalies", {"rates": []}, r"rates is \[\]; expected one or more shares"),
         ("06_detect_anomalies", {"rates": [0.05, 1.5]}, "expected one or more shares between 0"),

@@ -36,6 +36,16 @@ def flat(model):
     return np.concatenate([w.ravel() for w in model.get_weights()])
 
 
+def test_the_loss_may_be_the_squared_error(digits):
+    model, settings = (
+        network(),
+        training.Settings(2, 100, compiler="none", loss="mean_squared_error"),
+    )
+    _, history = fit(digits, model, settings)
+    expected = metrics.mse(digits.x_val, model.predict(digits.x_val, verbose=0)).mean()
+    assert history.history["val_loss"][-1] == pytest.approx(expected, rel=1e-5)
+
+
 class Interrupt(keras.callbacks.Callback):
     """Ctrl-C at the beginning of an epoch (counted from 0)."""
 
@@ -485,6 +495,7 @@ def test_a_run_that_had_stopped_does_not_train_on(digits, tmp_path):
         {"settings": training.Settings(4, 100, 2e-3, compiler="none")},
         {"settings": training.Settings(4, 100, seed=1, compiler="none")},
         {"settings": training.Settings(4, 100, compiler="xla")},
+        {"settings": training.Settings(4, 100, compiler="none", loss="mean_squared_error")},
         {"model": network(8)},
         {"more": [Interrupt(0), keras.callbacks.TerminateOnNaN()]},
         {"task": training.Denoise(0.0, 0.3)},
@@ -737,6 +748,7 @@ def test_divergence_ends_training_with_advice_and_the_last_good_epoch(digits, tm
         ({"learning_rate": float("nan")}, "learning_rate is nan; expected"),
         ({"seed": np.bool_(True)}, "seed is .*True.*; expected a whole number"),
         ({"compiler": "gcc"}, "compiler is 'gcc'; expected 'auto', 'xla' or 'none'"),
+        ({"loss": "mse"}, "loss is 'mse'; expected 'binary_crossentropy' or 'mean_squared_error'"),
     ],
 )
 def test_settings_are_checked(settings, message):

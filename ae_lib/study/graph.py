@@ -20,7 +20,7 @@ MODEL = "MODEL"  # stands for the notebook that trains what the parameter ``mode
 NEEDS = {
     "01_preprocess": [],
     "02_train": [],
-    "03_evaluate": [MODEL],
+    "03_evaluate": [MODEL, "02_train"],
     "09_train_convolutional": ["02_train"],
     "10_denoise": ["02_train", "09_train_convolutional"],
     "04_error_maps": [MODEL],
@@ -64,7 +64,7 @@ class Profile:
         needs = {}
         for notebook, own in self.parameters.items():
             makers = (MODELS[own["model"]] if need == MODEL else need for need in NEEDS[notebook])
-            needs[notebook] = tuple(makers)
+            needs[notebook] = tuple(dict.fromkeys(makers))
         return needs
 
     def restricted_to(self, targets):
