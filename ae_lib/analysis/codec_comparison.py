@@ -17,9 +17,9 @@ BLOCK = 16  # pixels on a side of the largest block of JPEG and WebP
 def errors_at(rate, rates, errors):
     """Interpolate what the error of each image would be at a rate that was not measured.
 
-    Between two measured rates the logarithm of an error is taken to be linear in the rate, which
-    gives at most the error on the straight line. Below the lowest rate the errors of the lowest are
-    returned, although it spends more bits.
+    Between two measured rates the logarithm of an error is taken to be linear in the logarithm of
+    the rate, which gives at most the error on the straight line. Below the lowest rate the errors
+    of the lowest are returned, although it spends more bits.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def errors_at(rate, rates, errors):
     right = np.searchsorted(rates, rate)
     if right == 0:
         return errors[0]
-    share = (rate - rates[right - 1]) / (rates[right] - rates[right - 1])
+    share = np.log(rate / rates[right - 1]) / np.log(rates[right] / rates[right - 1])
     return errors[right - 1] ** (1 - share) * errors[right] ** share
 
 
@@ -57,7 +57,7 @@ def crossing(first, second):
     rates = np.union1d(first.index, second.index)
     low, high = (end(first.index[i], second.index[i]) for end, i in ((max, 0), (min, -1)))
     rates = rates[(low <= rates) & (rates <= high)]
-    logs = [np.interp(rates, curve.index, np.log(curve)) for curve in (first, second)]
+    logs = [np.interp(np.log(rates), np.log(c.index), np.log(c)) for c in (first, second)]
     lead = logs[1] - logs[0]  # positive where the first curve has the lower error
     if not len(rates) or lead[-1] >= 0:
         return np.nan
@@ -65,7 +65,7 @@ def crossing(first, second):
     if not len(before):
         return float(rates[0])
     around = slice(before[-1], before[-1] + 2)
-    return float(np.interp(0, -lead[around], rates[around]))
+    return float(np.exp(np.interp(0, -lead[around], np.log(rates[around]))))
 
 
 def lossy(pixels, shape, kind, quality):

@@ -6,12 +6,12 @@ from ae_lib.models import compiler_for
 import keras
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
 import tensorflow as tf
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 
-MOST_ITERATIONS = 500  # of conjugate gradients
 TOLERANCE = 1e-3  # of linear systems: the residual's norm over that of the right-hand side
 LEAST_DECAY = 1e-5  # makes Poisson's equation solvable in a part of a graph without labels
 
@@ -104,8 +104,9 @@ class NeighbourGraph:
         symmetric = (weights + weights.T).tocsr()
         root = np.sqrt(symmetric.sum(axis=1))
         scaling = scipy.sparse.diags_array(1 / root)
-        # D^-1/2 W D^-1/2, whose systems are better conditioned than those of W.
-        self.adjacency = (scaling @ symmetric @ scaling).tocsr().astype("float32")
+        # D^-1/2 (D − W) D^-1/2, which is better conditioned than the Laplacian D − W itself.
+        identity = scipy.sparse.eye_array(len(root))
+        self.laplacian = (identity - scaling @ symmetric @ scaling).tocsr().astype("float32")
         self.root_degrees = root.astype("float32")[:, None]
 
     def harmonic(self, chosen, labels):
@@ -115,14 +116,12 @@ class NeighbourGraph:
         Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic
         functions", ICML 2003).
         """
-        known, free = self._one_hot(chosen, labels), np.ones_like(self.root_degrees)
-        known, free[chosen] = known * self.root_degrees, 0
-
-        def system(scores):
-            return free * (scores - self.adjacency @ scores)
-
-        unknown = conjugate_gradients(system, free * (self.adjacency @ known))
-        return (known + unknown) / self.root_degrees
+        scores = self._one_hot(chosen, labels)
+        free = np.setdiff1d(np.arange(len(scores)), chosen)
+        rows = self.laplacian[free]
+        known = scores[chosen] * self.root_degrees[chosen]
+        scores[free] = _solve(rows[:, free], -rows[:, chosen] @ known) / self.root_degrees[free]
+        return scores
 
     def poisson(self, chosen, labels):
         """Solve Poisson's equation: the chosen images are sources of their class.
@@ -133,11 +132,8 @@ class NeighbourGraph:
         """
         sources = self._one_hot(chosen, labels)
         sources[chosen] -= sources[chosen].mean(axis=0)
-
-        def system(scores):
-            return (1 + LEAST_DECAY) * scores - self.adjacency @ scores
-
-        return conjugate_gradients(system, sources / self.root_degrees) / self.root_degrees
+        decay = LEAST_DECAY * scipy.sparse.eye_array(len(sources), dtype="float32")
+        return _solve(self.laplacian + decay, sources / self.root_degrees) / self.root_degrees
 
     def _one_hot(self, chosen, labels):
         scores = np.zeros((len(self.root_degrees), int(labels[chosen].max()) + 1), "float32")
@@ -152,28 +148,6 @@ def equal_masses(scores):
     frequent, as in balanced draws.
     """
     return scores / np.maximum(scores.sum(axis=0), np.finfo("float32").tiny)
-
-
-def conjugate_gradients(system, right):
-    """Solve a symmetric positive definite system for each column of ``right``; float32 (n, k).
-
-    ``system`` maps an array of that shape to the product with the system's matrix. It ends when the
-    residual of every column is below `TOLERANCE`. Hestenes and Stiefel, "Methods of conjugate
-    gradients for solving linear systems", Journal of Research of the NBS 49(6), 1952.
-    """
-    solution, residual = np.zeros_like(right), right.copy()
-    direction, squares = right.copy(), np.square(right).sum(axis=0)
-    goal, tiny = TOLERANCE**2 * squares, np.finfo("float32").tiny
-    for _ in range(MOST_ITERATIONS):
-        if (squares <= goal).all():
-            break
-        product = system(direction)
-        length = squares / np.maximum((direction * product).sum(axis=0), tiny)
-        solution += length * direction
-        residual -= length * product
-        before, squares = squares, np.square(residual).sum(axis=0)
-        direction = residual + squares / np.maximum(before, tiny) * direction
-    return solution
 
 
 def cross_validated_error(classify, chosen, labels, folds=3):
@@ -198,6 +172,12 @@ def vote(weights, classes):
     one_hot = np.eye(classes.max() + 1, dtype="float32")[classes.T]
     votes = weights @ one_hot.reshape(one_hot.shape[0], -1)
     return votes.reshape(-1, *one_hot.shape[1:]).argmax(axis=2).T
+
+
+def _solve(matrix, right):
+    """Solve for each column of ``right`` by conjugate gradients."""
+    columns = [scipy.sparse.linalg.cg(matrix, column, rtol=TOLERANCE)[0] for column in right.T]
+    return np.stack(columns, axis=1)
 
 
 def gaussian_kernel(a, b, gamma):

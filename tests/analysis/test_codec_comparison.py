@@ -11,8 +11,8 @@ import pytest
 def test_errors_at_a_rate_are_interpolated_image_by_image():
     rates, errors = [40, 10, 20], np.array([[1.0, 0.0], [4.0, 8.0], [2.0, 8.0]])
     np.testing.assert_allclose(codec_comparison.errors_at(20, rates, errors), [2, 8])
-    np.testing.assert_allclose(codec_comparison.errors_at(30, rates, errors), [2**0.5, 0])
-    np.testing.assert_allclose(codec_comparison.errors_at(15, rates, errors), [8**0.5, 8])
+    np.testing.assert_allclose(codec_comparison.errors_at(800**0.5, rates, errors), [2**0.5, 0])
+    np.testing.assert_allclose(codec_comparison.errors_at(200**0.5, rates, errors), [8**0.5, 8])
     np.testing.assert_allclose(codec_comparison.errors_at(3, rates, errors), [4, 8])
     with pytest.raises(StudyError, match="is 41 bits per image; expected at most 40"):
         codec_comparison.errors_at(41, rates, errors)
@@ -23,7 +23,7 @@ def test_curves_cross_where_their_logarithms_do():
     second = pd.Series({5: 8.0, 15: 2.0, 35: 0.02, 50: 0.01})
     rate = codec_comparison.crossing(first, second)
     assert 20 < rate < 35
-    logs = [np.interp(rate, curve.index, np.log(curve)) for curve in (first, second)]
+    logs = [np.interp(np.log(rate), np.log(c.index), np.log(c)) for c in (first, second)]
     assert logs[0] == pytest.approx(logs[1])
 
 
