@@ -275,6 +275,7 @@ def learning_curve(method):
     return 100 * pd.DataFrame(means, index=sizes)
 
 
+# %% tags=["classes"]
 draw_curves = partial(
     figures.intervals_by_group, xlabel="labels", ylabel="test error / %", joined=True
 )
@@ -345,8 +346,7 @@ def summary(wrong):
 
 methods = list(dict.fromkeys(method for method, _ in errors))
 results = pd.Series({key: summary(wrong) for key, wrong in errors.items()}).unstack().loc[methods]
-results.columns = [f"{n:,} labels in all" for n in results.columns]
-results.rename_axis(index=f"{images.title}, test error / %")
+results.rename_axis(index=f"{images.title}, test error / %", columns="labels in all")
 
 # %% [markdown]
 # Published test errors on MNIST in per cent, each under a protocol that differs from this one:
