@@ -199,6 +199,11 @@ for name, chosen_rules in rules.items():
     )
 
 
+# %% [markdown]
+# Far from the few labelled images the scores of label propagation are nearly the same everywhere, so that the largest one says little.
+# Equal masses remove what is the same; Poisson learning has no such constant, since its sources sum to 0 in each class.
+
+
 # %% tags=["classes"]
 def graph_errors(name, rules_of_draws, n):
     classes = [
@@ -300,8 +305,8 @@ curves = {label: learning_curve(method) for label, method in names.items()}
 run.show("08_frozen", draw_curves(curves, caption))
 
 # %% [markdown]
-# The graph uses images without labels; that it is built from codes matters less if PCA's graph is as good. The next figure shows the
-# difference for each method, on the same draws.
+# The SVM sees the labelled images only, and the graphs see all training images: their distance is what unlabelled images bring. How much
+# of it do the codes bring? The next figure shows the difference between codes and PCA's components for each method, on the same draws.
 
 # %% tags=["classes"]
 kinds = {"SVM": "svm", "label propagation": "propagation", "Poisson learning": "poisson"}
@@ -319,7 +324,8 @@ figure = figures.intervals_by_group(gains, caption, "labels", "gain / percentage
 run.show("08_gain", figure)
 
 # %% [markdown]
-# And the networks that learn from the labels, beside the SVM on the codes as they are:
+# Where the difference is near 0, the nearest neighbours among PCA's components are as often of one class as those among the codes, and
+# the gain over the SVM is the graph's. Are the codes a better beginning for a network that learns from the labels?
 
 # %% tags=["classes"]
 names = {"fine-tuned encoder": "finetuned", "from scratch": "scratch", "SVM, codes": f"{model}_svm"}
@@ -332,10 +338,12 @@ curves = {label: learning_curve(method) for label, method in names.items()}
 run.show("08_finetuned", draw_curves(curves, caption))
 
 # %% [markdown]
+# What the encoder has learned from all images need not be learned from the labels; the more labels there are, the less that is worth.
+#
 # ## Results
 #
 # In per cent: mean ± standard deviation over the draws, and the 95 % interval of the mean over draws and test images. All labels that a
-# row has used are those in the head of its column.
+# row has used for fitting and for choosing are those in the head of its column.
 
 
 # %% tags=["nbval-ignore-output", "classes"]
@@ -346,7 +354,9 @@ def summary(wrong):
 
 methods = list(dict.fromkeys(method for method, _ in errors))
 results = pd.Series({key: summary(wrong) for key, wrong in errors.items()}).unstack().loc[methods]
-results.rename_axis(index=f"{images.title}, test error / %", columns="labels in all")
+results.rename_axis(
+    index=f"{images.title}, test error / %", columns="labels in all, none for validation"
+)
 
 # %% [markdown]
 # Published test errors on MNIST in per cent, each under a protocol that differs from this one:
@@ -395,8 +405,8 @@ decided.rename_axis(columns=f"{images.title}; gain in test error [95 % interval]
 # ## Limitations
 #
 # All numbers are of one trained network and its seed; `make reference` repeats them over seeds. The network `dense` is trained with a
-# constant learning rate and is not converged: the comparison with PCA depends on it, and `model: scheduled` in a profile repeats this
-# notebook with the same network under a cosine schedule. The balanced draws and the equal class masses assume that the classes are
+# constant learning rate and has not converged. The comparison with PCA depends on that; with `model: scheduled`, a profile repeats this
+# notebook for the same network under a cosine schedule. The balanced draws and the equal class masses assume that the classes are
 # equally frequent. The numbers of steps and the initial weights of the fine-tuning are fixed for all draws and were not chosen here, but
 # the initialisation was compared on MNIST's 10,000 validation labels when this study was designed.
 #
