@@ -98,7 +98,8 @@ codecs[as_trained]
 # %% [markdown]
 # The codec has as many coordinates as the code has dimensions. The next one does the same with PCA, whose components are
 # uncorrelated and of unit length already; only the layers differ. PCA may use as many components as its bits can pay for, and its
-# reconstructions are clipped to [0, 1].
+# reconstructions are clipped to [0, 1]. The number of components, and the wider bin around 0 (`rounding` below 0.5) for both codecs, were
+# chosen on MNIST's validation images.
 
 # %%
 n_components = min(components, *images.pixels_train.shape)
@@ -132,7 +133,7 @@ codecs["pca"] = candidates[min(validation_errors, key=validation_errors.get)]
 n_steps = epochs * -(-len(images.y_train) // batch_size)
 schedule = keras.optimizers.schedules.CosineDecay(learning_rate, n_steps)
 settings = training.Settings(epochs, batch_size, schedule, seed)
-codecs[model], history = codec.tuned(
+codecs[model], _ = codec.tuned(
     codecs[as_trained], images.pixels_train, images.pixels_val, settings, (finest, coarsest)
 )
 
@@ -168,12 +169,12 @@ print(f"{len(bits)} streams of {len(x):,} images, each with a header of {8 * HEA
 # occur. No coder with these probabilities needs fewer bits on average. The streams are compared with it without their headers.
 
 # %%
-overheads = {}
+within = []
 for name, step in bits:
     symbols = codecs[name].quantise(codecs[name].encode(x), step)
-    payload = bits[name, step] - 8 * HEADER / len(x)
-    overheads[name, step] = payload / codecs[name].ideal_bits(symbols, step).mean() - 1
-print("within 2 % of the ideal at every step:", "yes" if max(overheads.values()) < 0.02 else "no")
+    ideal = codecs[name].ideal_bits(symbols, step).sum()
+    within.append(bits[name, step] * len(x) - 8 * HEADER <= 1.02 * ideal + 64)
+print("within 2 % and 8 bytes of the ideal at every step:", "yes" if all(within) else "no")
 
 # %% [markdown]
 # ## Encode in other formats
@@ -210,9 +211,7 @@ sizes = pd.DataFrame({"one image at a time": pd.DataFrame(single).mean()})
 together = codec_comparison.lossless_sizes(images.pixels_test, images.shape)
 sizes["all as one block"] = pd.Series(together) / len(x)
 bits_per_pixel = sizes * 8 / images.pixels
-bits_per_pixel.rename_axis(index="lossless, bits per pixel", columns=f"{images.title}, test").round(
-    3
-)
+bits_per_pixel.round(3).rename_axis(f"{images.title}, test, lossless, bits per pixel")
 
 # %% [markdown]
 # As one block, a general-purpose compressor such as LZMA can need fewer bits than an image format, since it finds strokes that recur in
@@ -389,9 +388,10 @@ decided.rename_axis(columns=f"{images.title}, test; gain in MSE [95 % interval]"
 # ## Limitations
 #
 # The coordinates are coded independently of each other and with the same probabilities for every image; a learned prior, as in newer
-# codecs, would need fewer bits. PCA gets a contrast but no network that decodes its coefficients, so that the comparison with the
-# decoder as it was trained is the one between equal efforts. The measure is the squared error, at which blurred images do well. All
-# verdicts hold for images of one kind: the probabilities, the decoder and PCA are fitted to the training images.
+# codecs, would need fewer bits. PCA has no network that is trained to decode its coefficients, so that the decoder as it was
+# trained is the fairer rival. The rate above which PCA has the lower error depends on how well the network is trained: `dense` has not
+# converged, and `model: scheduled` is the same network under a cosine schedule. The measure is the squared error, which favours
+# blurred images.
 #
 # **Read next.** `08_learn_from_few_labels` asks whether the codes help when labels are few. `12_compare_models` compares the bits of
 # all models at one error.
