@@ -161,61 +161,28 @@ for name in ("pca", model):
 
 # %% [markdown]
 # *Label propagation* (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003)
-# gives each image the weighted mean of its neighbours' class scores, and the labelled images keep theirs. Its authors recommend to
-# scale the scores so that all classes have the same mass, if the classes are equally frequent. Is that better here? The smallest
-# number of labels of each draw decides, by cross-validation within these labels.
-#
-# *Poisson learning* (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based semi-supervised learning at very low label
-# rates", ICML 2020) makes the labelled images sources of their class instead, and has nothing to choose.
+# gives each image the weighted mean of its neighbours' class scores, and the labelled images keep theirs. Far from a few labelled images
+# these scores are nearly the same everywhere. *Poisson learning* (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based
+# semi-supervised learning at very low label rates", ICML 2020) therefore makes the labelled images sources of their class and sinks
+# of the others, which leaves no such constant. Both are solutions of a linear system, found by conjugate gradients; neither has anything to choose.
+
+# %% tags=["classes"]
+spreading = {
+    "propagation": few_labels.NeighbourGraph.harmonic,
+    "poisson": few_labels.NeighbourGraph.poisson,
+}
+
+
+def graph_errors(name, method, n):
+    scores = [method(graphs[name], draw[:n], images.y_train) for draw in draws]
+    return few_labels.vote(to_graph[name], np.argmax(scores, axis=2)) != images.y_test
 
 
 # %% tags=["classes"]
-def by_largest_score(graph, chosen):
-    return graph.harmonic(chosen, images.y_train).argmax(axis=1)
-
-
-def by_equal_masses(graph, chosen):
-    return few_labels.equal_masses(graph.harmonic(chosen, images.y_train)).argmax(axis=1)
-
-
-def by_poisson(graph, chosen):
-    return graph.poisson(chosen, images.y_train).argmax(axis=1)
-
-
-# %% tags=["classes"]
-def best_rule(graph, draw):
-    validation_errors = {}
-    for rule in (by_equal_masses, by_largest_score):
-        validation_errors[rule] = few_labels.cross_validated_error(
-            partial(rule, graph), draw[: sizes[0]], images.y_train, folds
-        )
-    return min(validation_errors, key=validation_errors.get)
-
-
-rules = {name: [best_rule(graph, draw) for draw in draws] for name, graph in graphs.items()}
-for name, chosen_rules in rules.items():
-    print(
-        f"{name}: equal masses chosen in {chosen_rules.count(by_equal_masses)} of {n_draws} draws"
-    )
-
-
-# %% [markdown]
-# Far from the few labelled images the scores of label propagation are nearly the same everywhere, so that the largest one says little.
-# Equal masses remove what is the same; Poisson learning has no such constant, since its sources sum to 0 in each class.
-
-
-# %% tags=["classes"]
-def graph_errors(name, rules_of_draws, n):
-    classes = [
-        rule(graphs[name], draw[:n]) for rule, draw in zip(rules_of_draws, draws, strict=True)
-    ]
-    return few_labels.vote(to_graph[name], np.array(classes)) != images.y_test
-
-
 for name in graphs:
-    for n in sizes:
-        errors[f"{name}_propagation", n] = graph_errors(name, rules[name], n)
-        errors[f"{name}_poisson", n] = graph_errors(name, [by_poisson] * n_draws, n)
+    for kind, method in spreading.items():
+        for n in sizes:
+            errors[f"{name}_{kind}", n] = graph_errors(name, method, n)
 
 # %% [markdown]
 # ## Fine-tune the encoder
@@ -406,8 +373,8 @@ decided.rename_axis(columns=f"{images.title}; gain in test error [95 % interval]
 #
 # All numbers are of one trained network and its seed; `make reference` repeats them over seeds. The network `dense` is trained with a
 # constant learning rate and has not converged. The comparison with PCA depends on that; with `model: scheduled`, a profile repeats this
-# notebook for the same network under a cosine schedule. The balanced draws and the equal class masses assume that the classes are
-# equally frequent. The numbers of steps and the initial weights of the fine-tuning are fixed for all draws and were not chosen here, but
+# notebook for the same network under a cosine schedule. The draws are balanced, as if the classes were known
+# to be equally frequent. The numbers of steps and the initial weights of the fine-tuning are fixed for all draws and were not chosen here, but
 # the initialisation was compared on MNIST's 10,000 validation labels when this study was designed.
 #
 # **Read next.** `09_train_convolutional` trains larger networks and longer. `05_explore_latent_space` measures which classes are

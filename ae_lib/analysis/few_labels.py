@@ -116,12 +116,14 @@ class NeighbourGraph:
         Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic
         functions", ICML 2003).
         """
-        scores = self._one_hot(chosen, labels)
-        free = np.setdiff1d(np.arange(len(scores)), chosen)
-        rows = self.laplacian[free]
-        known = scores[chosen] * self.root_degrees[chosen]
-        scores[free] = _solve(rows[:, free], -rows[:, chosen] @ known) / self.root_degrees[free]
-        return scores
+        free = np.ones(len(self.root_degrees), "float32")
+        free[chosen] = 0
+        known = self._one_hot(chosen, labels) * self.root_degrees
+        system = scipy.sparse.linalg.LinearOperator(
+            self.laplacian.shape, lambda v: free * (self.laplacian @ (free * v)), dtype="float32"
+        )
+        unknown = _solve(system, -free[:, None] * (self.laplacian @ known))
+        return (known + unknown) / self.root_degrees
 
     def poisson(self, chosen, labels):
         """Solve Poisson's equation: the chosen images are sources of their class.
@@ -141,28 +143,6 @@ class NeighbourGraph:
         return scores
 
 
-def equal_masses(scores):
-    """Scale scores, shape (n, classes), so that all classes have the same sum over the images.
-
-    Class mass normalisation as in Zhu, Ghahramani and Lafferty (2003), for classes that are equally
-    frequent, as in balanced draws.
-    """
-    return scores / np.maximum(scores.sum(axis=0), np.finfo("float32").tiny)
-
-
-def cross_validated_error(classify, chosen, labels, folds=3):
-    """Return the share of chosen images that are misclassified from the labels of the others.
-
-    ``classify`` maps indices of labelled images to the classes of all images. The folds are
-    stratified, and each chosen image is held out once: no label outside ``chosen`` is read.
-    """
-    wrong = []
-    for known, held_out in StratifiedKFold(folds).split(chosen, labels[chosen]):
-        classes = classify(chosen[known])
-        wrong.extend(classes[chosen[held_out]] != labels[chosen[held_out]])
-    return float(np.mean(wrong))
-
-
 def vote(weights, classes):
     """Classify each query by a weighted vote of its neighbours.
 
@@ -174,9 +154,9 @@ def vote(weights, classes):
     return votes.reshape(-1, *one_hot.shape[1:]).argmax(axis=2).T
 
 
-def _solve(matrix, right):
+def _solve(system, right):
     """Solve for each column of ``right`` by conjugate gradients."""
-    columns = [scipy.sparse.linalg.cg(matrix, column, rtol=TOLERANCE)[0] for column in right.T]
+    columns = [scipy.sparse.linalg.cg(system, column, rtol=TOLERANCE)[0] for column in right.T]
     return np.stack(columns, axis=1)
 
 

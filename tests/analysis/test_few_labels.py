@@ -105,7 +105,7 @@ def test_a_cloud_without_labels_has_finite_scores(clouds, method):
     codes, labels = clouds
     graph = few_labels.NeighbourGraph(few_labels.neighbour_weights(codes, neighbours=6))
     scores = method(graph, np.array([0, 1]), labels)
-    assert np.isfinite(few_labels.equal_masses(scores)).all()
+    assert np.isfinite(scores).all()
     np.testing.assert_array_equal(scores[60:], 0)
 
 
@@ -145,31 +145,6 @@ def test_poisson_scores_solve_poissons_equation(overlapping):
         expected -= degrees @ expected / degrees.sum()
         scores = graph.poisson(draw, labels)
         np.testing.assert_allclose(scores, expected, atol=5e-3 * np.abs(expected).max())
-
-
-def test_equal_masses():
-    scores = np.array([[0.6, 0.1], [0.6, 0.5], [0.3, 0.0]])
-    np.testing.assert_array_equal(few_labels.equal_masses(scores).argmax(axis=1), [0, 1, 0])
-    np.testing.assert_allclose(few_labels.equal_masses(scores).sum(axis=0), 1)
-    assert np.isfinite(few_labels.equal_masses(np.zeros((3, 2)))).all()
-
-
-def test_cross_validation_reads_no_label_outside_the_draw(clouds):
-    _, labels = clouds
-    chosen = few_labels.balanced_draws(labels, [12], count=1)[0]
-    hidden = np.full_like(labels, -1)
-    hidden[chosen] = labels[chosen]
-    asked = []
-
-    def classify(known):
-        asked.append(known)
-        guess = np.zeros_like(labels)  # wrong for the second class
-        guess[known] = hidden[known]
-        return guess
-
-    assert few_labels.cross_validated_error(classify, chosen, hidden, folds=3) == 0.5
-    assert [len(known) for known in asked] == [8, 8, 8]
-    assert all(set(known) < set(chosen) for known in asked)
 
 
 def test_vote_is_weighted():
