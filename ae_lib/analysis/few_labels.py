@@ -143,6 +143,15 @@ class NeighbourGraph:
         return scores
 
 
+def equal_masses(scores):
+    """Scale scores, shape (n, classes), so that all classes have the same sum over the images.
+
+    Class mass normalisation as in Zhu, Ghahramani and Lafferty (2003), for classes that are equally
+    frequent, as in balanced draws.
+    """
+    return scores / np.maximum(scores.sum(axis=0), np.finfo("float32").tiny)
+
+
 def vote(weights, classes):
     """Classify each query by a weighted vote of its neighbours.
 

@@ -147,6 +147,13 @@ def test_poisson_scores_solve_poissons_equation(overlapping):
         np.testing.assert_allclose(scores, expected, atol=5e-3 * np.abs(expected).max())
 
 
+def test_equal_masses():
+    scores = np.array([[0.6, 0.1], [0.6, 0.5], [0.3, 0.0]])
+    np.testing.assert_array_equal(few_labels.equal_masses(scores).argmax(axis=1), [0, 1, 0])
+    np.testing.assert_allclose(few_labels.equal_masses(scores).sum(axis=0), 1)
+    assert np.isfinite(few_labels.equal_masses(np.zeros((3, 2)))).all()
+
+
 def test_vote_is_weighted():
     weights = scipy.sparse.csr_array(np.array([[0.4, 0.3, 0.3], [0.9, 0.3, 0.3]], "float32"))
     classes = np.array([[2, 1, 1], [0, 0, 1]])
