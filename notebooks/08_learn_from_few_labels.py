@@ -309,7 +309,7 @@ curves = {label: learning_curve(method) for label, method in names.items()}
 run.show("08_finetuned", draw_curves(curves, caption))
 
 # %% [markdown]
-# What the encoder has learned from all images need not be learned from the labels; the more labels there are, the less that is worth.
+# What the encoder has learned from all images need not be learned from the labels. The more labels there are, the less that should help.
 #
 # ## Results
 #
@@ -336,7 +336,7 @@ results.rename_axis(index=f"{images.title}, test error / %", columns="labels")
 # | M1 + TSVM, codes of a variational autoencoder | 11.82 ± 0.25 | 4.24 ± 0.07 | Kingma, Mohamed, Rezende and Welling, NeurIPS 2014; test images apart |
 # | M1 + M2, trained with labels and images together | 3.33 ± 0.14 | 2.40 ± 0.02 | the same |
 # | Ladder network | 1.06 ± 0.37 | 0.84 ± 0.08 | Rasmus, Berglund, Honkala, Valpola and Raiko, NeurIPS 2015; 10,000 validation labels choose |
-# | Poisson learning | 4.1 ± 0.4 | – | Calder et al. 2020, the authors' published results: 100 draws, mean ± standard deviation |
+# | Poisson learning | 4.1 ± 0.4 | – | Calder et al. 2020, the results published with their code: 100 draws, mean ± standard deviation |
 # | Poisson MBO, which knows the classes' sizes | 2.8 ± 0.1 | – | the same |
 #
 # Calder et al. put all 70,000 images into the graph, the test images among them, and count the error on all that have no label. Their
