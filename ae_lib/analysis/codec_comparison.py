@@ -108,7 +108,7 @@ def lossless_sizes(pixels, shape):
     return {
         "gzip": len(gzip.compress(plain, 9)),
         "PNG": len(_file(picture, "PNG", optimize=True)),
-        "WebP": len(_file(picture, "WEBP", lossless=True, quality=100, method=6)),
+        "WebP": len(_file(picture, "WEBP", lossless=True, quality=100)),
         "bz2": len(bz2.compress(plain, 9)),
         "LZMA": len(lzma.compress(plain, preset=lzma.PRESET_DEFAULT | lzma.PRESET_EXTREME)),
     }
