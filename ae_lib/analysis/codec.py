@@ -113,11 +113,6 @@ class Codec:
         lengths = [-np.log2(bins.weight / bins.weight.sum()) for bins in self.bins(step)]
         return sum(length[symbols[:, i]] for i, length in enumerate(lengths))
 
-    def clamped(self, coordinates):
-        """Return how many coordinates of each image lie outside their training range, int (n,)."""
-        cells = _cells(coordinates) - self.first
-        return ((cells < 0) | (cells >= self._ranges)).sum(axis=1)
-
     def bins(self, step):
         """Return the `Bins` of each coordinate; `StudyError` if the step is no number ≥ CELL."""
         if isinstance(step, bool) or not isinstance(step, Real) or not CELL <= step < math.inf:
@@ -257,8 +252,8 @@ def load(path):
 def compress(images, codec, step):
     """Encode images, as `as_flat_images` takes them, as a stream of bytes.
 
-    The larger the step, at least CELL, the fewer bytes and the more error. Raises `StudyError` if
-    images or step are of another kind.
+    The larger the step, at least CELL, the fewer bytes and the larger the error. Raises
+    `StudyError` if images or step are of another kind.
     """
     return pack(codec.quantise(codec.encode(images), step), codec, step)
 

@@ -1,4 +1,4 @@
-"""Learn from few labels: balanced draws, propagation on a graph of codes, and fine-tuning."""
+"""Learn from few labels: balanced draws, graphs of codes, tuned classifiers, and fine-tuning."""
 
 from ae_lib import StudyError
 from ae_lib.models import compiler_for
@@ -6,13 +6,14 @@ from ae_lib.models import compiler_for
 import keras
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
 import tensorflow as tf
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.neighbors import NearestNeighbors
 
-# Assumed of the random walk on a graph; what decays more slowly is left to the last iterations.
-SPECTRAL_RADIUS = 0.99
+TOLERANCE = 1e-3  # of linear systems: the residual's norm over that of the right-hand side
+LEAST_DECAY = 1e-5  # makes Poisson's equation solvable in a part of a graph without labels
 
 
 def possible_sizes(labels, sizes, least=1):
@@ -86,40 +87,69 @@ def neighbour_weights(codes, queries=None, neighbours=10):
     return scipy.sparse.csr_array((weights.ravel(), graph.indices, graph.indptr), graph.shape)
 
 
-def propagate(weights, draws, labels, iterations=30):
-    """Give every node of a graph the class of its neighbours, from a few labelled nodes on.
+class NeighbourGraph:
+    """Images joined to their nearest neighbours, along whose edges labels spread.
 
-    The harmonic function (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian
-    fields and harmonic functions", ICML 2003): each node's share of a class is the weighted mean of
-    its neighbours' shares, and the labelled nodes keep theirs. Class masses are then made equal, as
-    draws are balanced, and the largest share wins. Chebyshev's method (Golub and Varga, "Chebyshev
-    semi-iterative methods …", Numerische Mathematik 3, 1961) saves two thirds of the iterations.
-    Returns int64 array, shape (count, n).
+    Both methods return scores, float32 (n, classes), of all n images from the labels of the chosen
+    ones; the largest score of an image is its class. ``chosen`` are indices, shape (size,), and
+    ``labels`` are classes 0, 1, …, shape (n,), of which only those of the chosen are read.
 
     Parameters
     ----------
     weights : sparse array, shape (n, n)
-        Made symmetric here, so that an edge leads both ways.
-    draws : int array, shape (count, size)
-        The labelled nodes of each draw.
-    labels : int array, shape (n,)
-        Classes 0, 1, …; only those of the nodes in a draw are read.
+        As of `neighbour_weights`; made symmetric here, so that an edge leads both ways.
     """
-    count, classes = len(draws), int(labels[draws].max()) + 1
-    symmetric = (weights + weights.T).tocsr()
-    walk = scipy.sparse.diags_array(1 / symmetric.sum(axis=1)).astype("float32") @ symmetric
-    # One column for each draw and class, so that all draws share each sweep.
-    known = np.zeros((walk.shape[0], count, classes), "float32")
-    at = draws, np.arange(count)[:, None]
-    known[(*at, labels[draws])] = 1
-    shares, before, momentum = known, np.zeros_like(known), 1.0
-    for sweep in range(iterations):
-        walked = (walk @ shares.reshape(len(known), -1)).reshape(known.shape)
-        after = momentum * (walked - before) + before
-        after[at] = known[at]
-        shares, before = after, shares
-        momentum = 1 / (1 - SPECTRAL_RADIUS**2 * (0.5 if sweep == 0 else momentum / 4))
-    return (shares / shares.sum(axis=0)).argmax(axis=2).T
+
+    def __init__(self, weights):
+        symmetric = (weights + weights.T).tocsr()
+        root = np.sqrt(symmetric.sum(axis=1))
+        scaling = scipy.sparse.diags_array(1 / root)
+        # D^-1/2 (D − W) D^-1/2, which is better conditioned than the Laplacian D − W itself.
+        identity = scipy.sparse.eye_array(len(root))
+        self.laplacian = (identity - scaling @ symmetric @ scaling).tocsr().astype("float32")
+        self.root_degrees = root.astype("float32")[:, None]
+
+    def harmonic(self, chosen, labels):
+        """Solve Laplace's equation: each image's score is the weighted mean of its neighbours'.
+
+        The scores of the chosen images are fixed, 1 for their class and 0 for others (Zhu,
+        Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic
+        functions", ICML 2003).
+        """
+        free = np.ones(len(self.root_degrees), "float32")
+        free[chosen] = 0
+        known = self._one_hot(chosen, labels) * self.root_degrees
+        system = scipy.sparse.linalg.LinearOperator(
+            self.laplacian.shape, lambda v: free * (self.laplacian @ (free * v)), dtype="float32"
+        )
+        unknown = _solve(system, -free[:, None] * (self.laplacian @ known))
+        return (known + unknown) / self.root_degrees
+
+    def poisson(self, chosen, labels):
+        """Solve Poisson's equation: the chosen images are sources of their class.
+
+        L u = Σ δ_i (y_i − ȳ) with the graph's Laplacian L, one-hot labels y_i and their mean ȳ
+        (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based semi-supervised learning
+        at very low label rates", ICML 2020).
+        """
+        sources = self._one_hot(chosen, labels)
+        sources[chosen] -= sources[chosen].mean(axis=0)
+        decay = LEAST_DECAY * scipy.sparse.eye_array(len(sources), dtype="float32")
+        return _solve(self.laplacian + decay, sources / self.root_degrees) / self.root_degrees
+
+    def _one_hot(self, chosen, labels):
+        scores = np.zeros((len(self.root_degrees), int(labels[chosen].max()) + 1), "float32")
+        scores[chosen, labels[chosen]] = 1
+        return scores
+
+
+def equal_masses(scores):
+    """Scale scores, shape (n, classes), so that all classes have the same sum over the images.
+
+    Class mass normalisation as in Zhu, Ghahramani and Lafferty (2003), for classes that are equally
+    frequent, as in balanced draws.
+    """
+    return scores / np.maximum(scores.sum(axis=0), np.finfo("float32").tiny)
 
 
 def vote(weights, classes):
@@ -131,6 +161,12 @@ def vote(weights, classes):
     one_hot = np.eye(classes.max() + 1, dtype="float32")[classes.T]
     votes = weights @ one_hot.reshape(one_hot.shape[0], -1)
     return votes.reshape(-1, *one_hot.shape[1:]).argmax(axis=2).T
+
+
+def _solve(system, right):
+    """Solve for each column of ``right`` by conjugate gradients."""
+    columns = [scipy.sparse.linalg.cg(system, column, rtol=TOLERANCE)[0] for column in right.T]
+    return np.stack(columns, axis=1)
 
 
 def gaussian_kernel(a, b, gamma):

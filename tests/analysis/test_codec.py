@@ -314,7 +314,6 @@ def test_a_decoder_that_is_told_the_step_learns_to_use_it(digits, network, dense
 
 def test_values_beyond_the_training_range_are_clamped(pca):
     far = np.array([[1e9] * 12, [-1e9] * 12, [0] * 12])
-    np.testing.assert_array_equal(pca.clamped(far), [12, 12, 0])
     symbols = pca.quantise(far, STEP)
     back, _ = unpack(pack(symbols, pca, STEP), pca)
     np.testing.assert_array_equal(back, symbols)

@@ -82,36 +82,76 @@ def test_impossible_neighbours_are_refused(clouds, neighbours):
         few_labels.neighbour_weights(clouds[0], neighbours=neighbours)
 
 
-def test_labels_spread_over_their_own_cloud(clouds):
+@pytest.fixture(params=["harmonic", "poisson"])
+def method(request):
+    """A way to spread labels: a function of a graph, labelled images and labels."""
+    return getattr(few_labels.NeighbourGraph, request.param)
+
+
+def test_labels_spread_over_their_own_cloud(clouds, method):
+    """The clouds are not connected, so that each gets its class from its only labelled image."""
     codes, labels = clouds
-    weights = few_labels.neighbour_weights(codes, neighbours=6)
-    draws = few_labels.balanced_draws(labels, [2], count=5)
-    spread = few_labels.propagate(weights, draws, labels)
-    assert spread.shape == (5, 120)
-    np.testing.assert_array_equal(spread, np.tile(labels, (5, 1)))
-    hidden = np.full_like(labels, -1)
-    hidden[draws[0]] = labels[draws[0]]
-    np.testing.assert_array_equal(few_labels.propagate(weights, draws[:1], hidden), spread[:1])
+    graph = few_labels.NeighbourGraph(few_labels.neighbour_weights(codes, neighbours=6))
+    for draw in few_labels.balanced_draws(labels, [2], count=5):
+        scores = method(graph, draw, labels)
+        assert scores.shape == (120, 2)
+        np.testing.assert_array_equal(scores.argmax(axis=1), labels)
+        hidden = np.full_like(labels, -1)
+        hidden[draw] = labels[draw]
+        np.testing.assert_array_equal(method(graph, draw, hidden), scores)
 
 
-def test_propagation_solves_the_harmonic_equations():
-    """On overlapping clouds, against the closed form f_u = (D_uu − W_uu)⁻¹ W_ul f_l."""
+def test_a_cloud_without_labels_has_finite_scores(clouds, method):
+    codes, labels = clouds
+    graph = few_labels.NeighbourGraph(few_labels.neighbour_weights(codes, neighbours=6))
+    scores = method(graph, np.array([0, 1]), labels)
+    assert np.isfinite(scores).all()
+    np.testing.assert_array_equal(scores[60:], 0)
+
+
+@pytest.fixture(scope="module")
+def overlapping():
+    """Three overlapping clouds: their labels, the matrix of weights, a graph, and draws."""
     rng = np.random.default_rng(1)
     labels = np.arange(150) % 3
     codes = rng.normal(size=(150, 2)) + 1.5 * np.eye(3)[labels][:, :2]
     weights = few_labels.neighbour_weights(codes, neighbours=8)
+    symmetric = (weights + weights.T).toarray().astype("float64")
     draws = few_labels.balanced_draws(labels, [15], count=3)
-    spread = few_labels.propagate(weights, draws, labels, iterations=400)
-    w = (weights + weights.T).toarray().astype("float64")
-    for draw, found in zip(draws, spread, strict=True):
+    return labels, symmetric, few_labels.NeighbourGraph(weights), draws
+
+
+def test_harmonic_scores_solve_laplaces_equation(overlapping):
+    """Against the closed form f_u = (D_uu − W_uu)⁻¹ W_ul f_l."""
+    labels, w, graph, draws = overlapping
+    laplacian = np.diag(w.sum(axis=1)) - w
+    for draw in draws:
         rest = np.setdiff1d(np.arange(150), draw)
-        shares = np.zeros((150, 3))
-        shares[draw] = np.eye(3)[labels[draw]]
-        laplacian = np.diag(w.sum(axis=1)) - w
-        shares[rest] = np.linalg.solve(
-            laplacian[np.ix_(rest, rest)], w[np.ix_(rest, draw)] @ shares[draw]
+        expected = np.eye(3)[labels]
+        expected[rest] = np.linalg.solve(
+            laplacian[np.ix_(rest, rest)], w[np.ix_(rest, draw)] @ expected[draw]
         )
-        np.testing.assert_array_equal(found, (shares / shares.sum(axis=0)).argmax(axis=1))
+        np.testing.assert_allclose(graph.harmonic(draw, labels), expected, atol=5e-3)
+
+
+def test_poisson_scores_solve_poissons_equation(overlapping):
+    """Against the pseudoinverse, up to the constant that the equation leaves open."""
+    labels, w, graph, draws = overlapping
+    degrees = w.sum(axis=1)
+    for draw in draws:
+        sources = np.zeros((150, 3))
+        sources[draw] = np.eye(3)[labels[draw]] - 1 / 3
+        expected = np.linalg.pinv(np.diag(degrees) - w) @ sources
+        expected -= degrees @ expected / degrees.sum()
+        scores = graph.poisson(draw, labels)
+        np.testing.assert_allclose(scores, expected, atol=5e-3 * np.abs(expected).max())
+
+
+def test_equal_masses():
+    scores = np.array([[0.6, 0.1], [0.6, 0.5], [0.3, 0.0]])
+    np.testing.assert_array_equal(few_labels.equal_masses(scores).argmax(axis=1), [0, 1, 0])
+    np.testing.assert_allclose(few_labels.equal_masses(scores).sum(axis=0), 1)
+    assert np.isfinite(few_labels.equal_masses(np.zeros((3, 2)))).all()
 
 
 def test_vote_is_weighted():
