@@ -102,11 +102,13 @@ def compression(name, model_codec, x, error):
 
 
 def detection(name, autoencoder, images, settings, task, seed=0):
-    """Return the mean AUROC in the one-class protocol of 06_detect_anomalies, image by image.
+    """Return mean AUROCs in the one-class protocol of 06_detect_anomalies, image by image.
 
     For each class that has training, validation and test images a network of the same layers is
-    trained on the training images of this class alone; the score is the squared error. What the
-    images contribute is that of `anomaly.auroc`. Nothing if there are fewer than two classes.
+    trained on the training images of this class alone. The scores are the squared error, whose
+    metric is ``oneclass.<name>_mse.auroc_mean``, and `anomaly.relative_error`, whose metric has
+    ``relative`` in its place. What the images contribute is that of `anomaly.auroc`. Nothing if
+    there are fewer than two classes.
 
     Parameters
     ----------
@@ -132,13 +134,17 @@ def detection(name, autoencoder, images, settings, task, seed=0):
     options = training.Settings(epochs, batch_size, decay, seed, compiler)
     training.fit(stack, train, val, options, task=task)
 
-    def squared_errors(x):
-        x = np.repeat(x[:, None], len(classes), axis=1)
-        return np.square(x - models.predict_in_batches(stack, x)).mean(axis=2)
+    def errors(x):
+        y = models.predict_in_batches(stack, np.repeat(x[:, None], len(classes), axis=1))
+        squared = np.square(x[:, None] - y).mean(axis=2)
+        return np.stack([squared, anomaly.relative_error(x, y, images.shape)], axis=1)
 
-    errors = models.predict_in_batches(squared_errors, images.x_test, BATCH)
-    areas = anomaly.auroc(errors, images.y_test[:, None] != classes)
-    return {f"oneclass.{name}_mse.auroc_mean": areas.mean(axis=1)}
+    scores = models.predict_in_batches(errors, images.x_test, BATCH).swapaxes(0, 1)
+    outside = images.y_test[:, None] != classes
+    return {
+        f"oneclass.{name}_{score}.auroc_mean": anomaly.auroc(values, outside).mean(axis=1)
+        for score, values in zip(("mse", "relative"), scores, strict=True)
+    }
 
 
 def duration(name, reconstruct, x, repeats=3):
