@@ -100,10 +100,9 @@ def build(builder, *arguments):
     return builder(*arguments)
 
 
-convolutional = models.convolutional_autoencoder
 networks["wide"] = build(models.dense_autoencoder, images.pixels, wide_hidden, latent_dim)
-networks["conv"] = build(convolutional, images.shape, filters, latent_dim)
-networks["conv30"] = build(convolutional, images.shape, filters, small_latent_dim)
+for name, units in {"conv": latent_dim, "conv30": small_latent_dim}.items():
+    networks[name] = build(models.convolutional_autoencoder, images.shape, filters, units)
 
 # %% [markdown]
 # The encoder of `conv`, layer by layer; the decoder mirrors it.
@@ -157,12 +156,13 @@ curves = {}
 for name, loss in losses.items():
     epoch_numbers = range(1, len(loss) + 1)
     curves[name] = pd.DataFrame({"value": np.subtract(loss, floor)}, index=epoch_numbers)
-final = pd.Series({name: curve["value"].iloc[-1] for name, curve in curves.items()})
 
 # %%
+final = pd.Series({name: loss[-1] - floor for name, loss in losses.items()})
+ends = ", ".join(f"{name} {value:.4f}" for name, value in final.sort_values().items())
 caption = (
-    f"Figure 9.1. {images.title}: `{final.idxmin()}` ends with the lowest validation loss, "
-    f"{final.min():.4f} nats per pixel above its floor; `wide` with {final['wide']:.4f}."
+    f"Figure 9.1. {images.title}: `{final.idxmin()}` ends with the lowest validation loss. Excess "
+    f"above the floor after the last epoch: {ends}."
 )
 figure = figures.lines(curves, caption, "epoch", "excess BCE / nats per pixel", log=True)
 run.show("09_loss_curves", figure)
@@ -219,14 +219,13 @@ ladder.rename_axis(index=f"{images.title}, test: step").round(1)
 # A comparison of `conv` with `dense` alone would credit the convolutions with the sum of the three rows.
 
 # %%
-shown = images.examples(seed)
-columns = ["conv", "wide", "dense", "pca"]
+columns, shown = ["conv", "wide", "dense", "pca"], images.examples(seed)
 rows = {"test image": x[shown]} | {name: reconstructed[name][shown] for name in columns}
-ratio = sse["pca"].mean() / sse["conv"].mean()
+means = sse[columns].mean().sort_values()
+listed = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
 caption = (
-    f"Figure 9.2. {images.title}: test images drawn at random and their reconstructions from "
-    f"{latent_dim} units. The squared error of PCA is {ratio:.1f} times that of `conv`: "
-    f"{sse['pca'].mean():.2f} against {sse['conv'].mean():.2f} per image."
+    f"Figure 9.2. {images.title}: of these four, `{means.index[0]}` has the lowest error with "
+    f"{latent_dim} units. SSE per test image: {listed}. The images shown are drawn at random."
 )
 run.show("09_reconstructions", figures.image_rows(rows, images.shape, caption))
 
@@ -241,7 +240,7 @@ def by_class(errors):
 
 
 # %%
-class_errors = {name: by_class(sse[name]) for name in ("dense", "scheduled", "wide", "conv")}
+class_errors = {name: by_class(sse[name]) for name in ("conv", "wide", "scheduled", "dense")}
 gains = class_errors["wide"]["value"] - class_errors["conv"]["value"]
 caption = (
     f"Figure 9.3. {images.title}: squared error by class, with 95 % intervals. `conv` has a lower "
