@@ -275,16 +275,17 @@ for level, name in metric.items():
         measured[f"{method}.test.{name}"] = values
 
 # %%
-claims = []
+claims, trained_levels = [], [level for level in positive if level <= most_noise]
 for method in ("denoising", "residual"):
-    for level in (level for level in positive if level <= most_noise):
+    for level in trained_levels:
         ours, baseline = (f"{m}.test.{metric[level]}" for m in (method, "linear_blind"))
         claims.append((f"σ = {level:g}: `{method}` beats the map", ours, baseline, "lower"))
 
 # %% tags=["nbval-ignore-output"]
 headline = [f"denoising.test.{name}" for name in table.index]
+for method in ("noisy", "linear"):
+    headline += [f"{method}.test.{metric[level]}" for level in trained_levels]
 headline = [name for name in headline if name in measured]
-headline += [name for name in measured if name.startswith("noisy.")]
 reproduced = run.finish(measured, claims, headline)
 reproduced.claims.rename_axis(columns=f"{images.title}, test").round(5)
 

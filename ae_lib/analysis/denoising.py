@@ -6,8 +6,6 @@ import keras
 import numpy as np
 from keras import layers
 
-CONTRAST = 8  # a black pixel enters the sigmoid as 4, an empty one as −4
-
 
 def add_noise(x, std, seed=0):
     """Add Gaussian noise to images and clip the sum to [0, 1].
@@ -31,7 +29,7 @@ def add_noise(x, std, seed=0):
 def residual_network(shape=(28, 28), filters=(32, 64)):
     """Build a convolutional network that predicts a correction of the noisy image.
 
-    The correction is added to the image, scaled to [−4, 4], and the output is a sigmoid. Each
+    The correction is added to the image, and the output is the sigmoid of the sum. Each
     convolution, of ``filters`` filters, has a stride of 2; one more follows the last, and
     transposed convolutions lead back to the image's size. After Zhang, Zuo, Chen, Meng and Zhang,
     "Beyond a Gaussian denoiser: residual learning of deep CNN for image denoising", IEEE TIP 26,
@@ -56,6 +54,5 @@ def residual_network(shape=(28, 28), filters=(32, 64)):
     options["activation"] = None
     correction = layers.Conv2DTranspose(1, strides=2, name="correction", **options)(h)
     correction = layers.Cropping2D(((0, below), (0, right)))(correction)
-    scaled = layers.Rescaling(CONTRAST, -CONTRAST / 2)(square)
-    corrected = layers.Activation("sigmoid")(layers.Add()([scaled, correction]))
+    corrected = layers.Activation("sigmoid")(layers.Add()([square, correction]))
     return keras.Model(images, layers.Flatten()(corrected), name="residual")
