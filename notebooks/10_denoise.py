@@ -189,7 +189,7 @@ def cleaned(method, level):
 
 
 networks["scheduled"] = scheduled
-methods = ["noisy", "linear", "linear_blind", "scheduled", "denoising", "residual"]
+methods = ["residual", "denoising", "linear_blind", "linear", "scheduled", "noisy"]
 
 # %%
 errors = {}
@@ -205,8 +205,9 @@ means.map("{:.5f}".format).replace("nan", "–")
 # %% [markdown]
 # Read each column downwards. Without noise the best answer is the image itself, and whatever passes a bottleneck loses:
 # the code keeps what is typical and drops the rest. That loss hardly depends on σ, so at low levels it is larger than the noise
-# itself. At high levels much of the image has to be guessed from what images of this kind look like, and a linear map
-# can express little of that.
+# itself. At high levels much of the image has to be guessed from what images of this kind look like. A network can express more of that
+# than a linear map, if there are enough training images to learn it from. `scheduled` has learned to keep what it is shown, and
+# takes noise for part of the image.
 
 # %%
 curves = {}
@@ -216,10 +217,11 @@ for method in methods:
 
 # %%
 best = means[positive].idxmin()
-winners = ", ".join(f"`{method}` at {level:g}" for level, method in best.items())
+winners = ", ".join(f"`{method}` at σ = {level:g}" for level, method in best.items())
 caption = (
-    f"Figure 10.1. {images.title}: who is closest to the clean test image? {winners}. The networks "
-    f"and `linear_blind` are fitted to σ from 0 to {most_noise:g}; `linear` knows σ."
+    f"Figure 10.1. {images.title}: closest to the clean test image are {winners}. The "
+    f"networks and `linear_blind` are fitted to σ from 0 to {most_noise:g}; `linear` knows σ. "
+    "Bands are 95 % intervals."
 )
 axis = "standard deviation of the noise σ / full intensity"
 run.show("10_noise", figures.lines(curves, caption, axis, "MSE per pixel", log=True))
@@ -227,17 +229,17 @@ run.show("10_noise", figures.lines(curves, caption, axis, "MSE per pixel", log=T
 # %%
 shown = images.examples(seed)
 rows = {"clean": x[shown]}
-rows |= {method: cleaned(method, shown_level)[shown] for method in methods}
-ranking = ", ".join(means[shown_level].sort_values().index)
+rows |= {method: cleaned(method, shown_level)[shown] for method in reversed(methods)}
+first, *others = means[shown_level].sort_values().index
 caption = (
-    f"Figure 10.2. {images.title}: test images with noise of σ = {shown_level:g} and what each "
-    f"method makes of them. From the lowest squared error to the highest: {ranking}."
+    f"Figure 10.2. {images.title}: at σ = {shown_level:g} `{first}` has the lowest squared error, "
+    f"followed by {', '.join(others)}. The test images shown are drawn at random."
 )
 run.show("10_denoised", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
-# The linear maps leave grey clouds: they take a weighted mean of pixels, whatever the image shows. The autoencoder
-# gives clean strokes, and may give another shape than the true one.
+# A linear map takes the same weighted means of pixels whatever the image shows, and leaves grey clouds where it cannot decide.
+# The autoencoder decodes a code, and gives strokes even where they are wrong.
 
 # %% [markdown]
 # ## Ask what noise does to the code
