@@ -111,7 +111,7 @@ class Binarise(Reconstruct):
 
 
 # Tasks of the study's models, by the names under which their metrics stand; others reconstruct.
-TASKS = {"denoising": Denoise(), "denoising_conv": Denoise(), "vae": Binarise()}
+TASKS = {"denoising": Denoise(), "vae": Binarise()}
 
 
 def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, task=Reconstruct()):  # noqa: B008  # frozen

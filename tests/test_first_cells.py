@@ -19,7 +19,7 @@ import pytest
             {"steps": [1, 2]},
             r"shown has .*; expected some of steps, \[1, 2\]",
         ),
-        ("09_train_convolutional", {"margin_level": 0.4}, "is 0.4; expected one of noise_levels"),
+        ("10_denoise", {"shown_level": 0.4}, "is 0.4; expected one of noise_levels"),
         ("11_train_variational", {"pairs": 2}, "pairs is 2; expected at least 3"),
     ],
 )
