@@ -16,11 +16,11 @@
 # mixture model and with published values of the same kind. Count the latent units that it uses, and train a plain autoencoder
 # with as many, to compare reconstructions, compression and new images. Then use the probability to detect anomalies.
 #
-# **What you will learn.** What the evidence lower bound is and how tight it is; why the VAE leaves latent units unused;
-# why a high probability does not mean that an image is normal.
+# **What you will learn.** What the evidence lower bound is and how tight it is; why the VAE leaves latent units unused; why a
+# high probability does not mean that an image is normal.
 #
 # **What you need.** Nothing but the images; `02_train` explains the plain autoencoder. **Time.** A quarter of an hour on one
-# core for MNIST, most of it for training; half a minute for the embedded digits.
+# core for MNIST, two thirds of it for training; a minute for the embedded digits.
 
 # %% [markdown]
 # ## Parameters
@@ -40,7 +40,7 @@ epochs: int = 60  # passes over the training images; 5 for a quick look
 batch_size: int = 128  # images per step
 learning_rate: float = 0.001  # the step size of Adam at the start; it falls to 0 along a cosine
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
-plain_epochs: int = 20  # for the plain autoencoder with the same layers, which converges sooner
+plain_epochs: int = 20  # for the plain autoencoder with the same layers; more lower its error a little
 
 # How probable it makes images
 elbo_samples: int = 10  # codes per image, for the ELBO
@@ -65,8 +65,9 @@ one_class_learning_rate: float = 0.002  # at the start of a cosine
 # %% [markdown]
 # ## Load the images
 #
-# A VAE of this kind is a model of binary images. In training, every pixel is sampled again in every epoch: it is 1 with its
-# grey value as probability. The validation and test images are sampled once and are then the same for all models below.
+# A VAE with Bernoulli pixels is a model of binary images. In training, every pixel is sampled again in every epoch: it is 1
+# with its grey value as probability. The validation and test images are sampled once, so that all models below are asked
+# about the same binary images.
 
 # %%
 import time
@@ -86,7 +87,7 @@ run = Run(profile, "11_train_variational")
 images = data.load(dataset, image_size=image_size)
 images
 
-# %%
+# %% tags=["nbval-ignore-output"]
 grey = {"training": images.x_train, "validation": images.x_val, "test": images.x_test}
 binary = {split: variational.binarised(x, [seed, n]) for n, (split, x) in enumerate(grey.items())}
 x_train, x_val, x_test = grey.values()
@@ -96,15 +97,16 @@ pd.Series({split: x.mean() for split, x in binary.items()}, name="share of ones"
 # %% [markdown]
 # ## Build and train the VAE
 #
-# The encoder does not return one code but a distribution q(z | x) of codes: a Gaussian with a mean and a variance for each
-# latent unit. In training, a code is sampled from it, and the decoder returns for each pixel the probability of a 1. The loss is
-# the negative **evidence lower bound** (ELBO),
+# The encoder returns not one code but a distribution of codes, q(z | x): a Gaussian with a mean and a variance for each
+# latent unit. In training, a code z is sampled from it, and the decoder returns for each pixel the probability of a 1. The
+# loss is the negative **evidence lower bound** (ELBO),
 #
 # −ELBO = −E[log p(x | z)] + KL(q(z | x) ‖ N(0, I)) ≥ −log p(x).
 #
-# The first term is the reconstruction error. The KL term is what the code may tell about the image: it measures how far q(z | x)
-# lies from the prior N(0, I). Their sum bounds the negative log-likelihood (NLL), −log p(x), from above (Kingma and Welling
-# 2014). Without the KL term and the sampling, this would be an ordinary autoencoder.
+# The first term is the reconstruction error. The KL term measures how far q(z | x) lies from the prior N(0, I), and so how
+# much the code may tell about its image. The sum is an upper bound on the negative log-likelihood (NLL), −log p(x), in nats
+# per image (Kingma and Welling 2014). Without the KL term and the sampling, this would be a plain autoencoder. After
+# training, the mean is the code.
 
 
 # %%
@@ -125,8 +127,9 @@ measured = {"vae.train.seconds": time.perf_counter() - start}
 vae.autoencoder.save(run.new_artifact("vae.keras"))
 
 # %% [markdown]
-# There is no early stopping and no choice among epochs, as in `02_train`; the weights after the last epoch are the result. What
-# is the bound, and does the VAE give its training images more probability than others?
+# There is no early stopping and no choice among epochs, as in `02_train`: the weights after the last epoch are the result.
+# How large is the bound, what do its two parts contribute, and is it lower for the training images than for others?
+
 
 # %% tags=["nbval-ignore-output"]
 posteriors = {split: variational.posterior(vae.encoder, x) for split, x in binary.items()}
@@ -137,15 +140,16 @@ parts = {s: table.apply(metrics.interval, result_type="reduce") for s, table in 
 pd.DataFrame(parts).T.rename_axis(columns=f"{images.title}, nats per image [95 % interval]")
 
 # %% [markdown]
-# The KL term is what a code may tell about its image; the rest of the bound is what the decoder cannot predict from it.
-# The gap between training and test images shows how much of the probability is overfitting.
+# The reconstruction error is much the larger part. The training images and the others were sampled in the same way, so that a
+# lower bound for the training images would be overfitting.
 #
 # ## Estimate the likelihood
 #
-# How tight is the bound? The likelihood itself is an integral over all codes. The logarithm of the mean of k importance weights
-# p(x | z) p(z) / q(z | x), with codes from q(z | x), is a lower bound on log p(x) for each k. It is the ELBO for k of 1 and
-# rises to log p(x) as k grows (Burda, Grosse and Salakhutdinov 2016). With all samples it is called the **estimated NLL**; the
-# true NLL is lower, if anything.
+# How tight is the bound? The likelihood itself is an integral over all codes. Importance sampling estimates it: the logarithm
+# of the mean of k weights p(x | z) p(z) / q(z | x), with codes sampled from q(z | x), has an expectation below log p(x). For
+# k of 1 this expectation is the ELBO, and it rises to log p(x) as k grows (Burda, Grosse and Salakhutdinov 2016). The value
+# with all samples is called the **estimated NLL**; in expectation it is still above the true one.
+
 
 # %%
 weights = variational.log_weights(binary["test"], *posteriors["test"], likelihood, samples, seed)
@@ -165,9 +169,12 @@ run.show(
 )
 
 # %% [markdown]
-# Is that a high probability? Two baselines have an exact likelihood: independent pixels, and a mixture of Bernoulli images,
-# fitted by expectation maximisation to one sample of the binary training images. The validation images choose its number of
-# components. The VAE sees a new sample in each epoch, which is an advantage.
+# The published estimates have more samples, 5,000 for each image; the last step of the figure shows how little that may
+# change.
+#
+# Is that a high probability? Two baselines have an exact likelihood: independent pixels (one component), and a mixture of
+# images of independent pixels, fitted by expectation maximisation. The validation images choose the number of components.
+
 
 # %% tags=["nbval-ignore-output"]
 sizes = [1, *sorted({min(k, len(x_train)) for k in components})]
@@ -184,9 +191,13 @@ measured["mixture.test.nll"] = -mixtures[best].log_likelihood(binary["test"])
 measured["independent.test.nll"] = -mixtures[1].log_likelihood(binary["test"])
 
 # %% [markdown]
-# If the largest number is the best, a larger mixture may be better still, and the result below is an upper bound for what
-# mixtures can do. A bound must be compared with a bound, an estimate with an estimate, and the binary images must be made in the
-# same way:
+# If the largest number of components is the best, a still larger mixture may have a lower NLL than the one in the next table.
+# The mixture is fitted to one sample of the binary training images, while the VAE sees a new sample in each epoch.
+#
+# What do others measure? The table sets bounds beside bounds, estimates beside estimates and exact values beside exact
+# values. The binary images differ: "fixed" ones were sampled once and published as a data set (Larochelle and Murray 2011),
+# "sampled" ones are sampled in each epoch (Salakhutdinov and Murray 2008), as ours are.
+
 
 # %% tags=["nbval-ignore-output"]
 # fmt: off
@@ -205,18 +216,19 @@ columns = ["model", "kind", "binary images", "nats per image", f"{images.title};
 pd.DataFrame(rows, columns=columns).set_index("model")
 
 # %% [markdown]
-# "Fixed" binary images were sampled once for all (Larochelle and Murray 2011); "sampled" ones are sampled again in each epoch,
-# as here (Salakhutdinov and Murray 2008). The two rows of one VAE show that this alone moves the NLL by 2 nats, so that only
-# the sampled rows are comparable with ours, and neither the bound nor the mixture was published for them. Other differences
-# remain: Burda et al. train on all 60,000 images and without a validation set, we on 50,000; they train longer, and estimate
-# with 5,000 samples. On MNIST our −ELBO is 92.9 nats and our estimate 89.1: both are above the published values of their kind,
-# and the mixture's 128 to 129 is far above both.
+# The two rows of Burda's VAE are one model under two protocols: fixed images cost it 2 nats more. The mixture of 500 images
+# can therefore not be set beside ours, and the bound for fixed images is the easier goal. Two differences remain where the
+# protocol is the same: Burda et al. train on all 60,000 training images, and we leave 10,000 for validation; their estimate
+# has 5,000 samples. On MNIST our −ELBO is 93.0 nats and our estimate 89.1. Each is above the published value of its kind, and
+# far below our mixture.
 #
 # ## Count the latent units in use
 #
-# The KL term is paid for each unit that tells something about the image. A unit that is not worth its price is switched off: its
-# posterior is the prior for all images. A unit is *active* if the variance of its posterior mean over the images exceeds
-# 0.01 (Burda et al. 2016); the validation images decide.
+# The loss contains the KL term of each latent unit. A unit whose information lowers the reconstruction error by less than its
+# KL term is better left unused: its posterior is the prior, whatever the image. A unit is called *active* if the variance of
+# its posterior mean over the images exceeds 0.01 (Burda et al. 2016). The validation images decide, since the next section
+# depends on the number.
+
 
 # %%
 active = variational.active_units(posteriors["validation"][0])
@@ -233,9 +245,10 @@ print(f"All {latent_dim} latent units are active:", bool(active.all()))
 # %% [markdown]
 # ## Reconstruct with as many units
 #
-# To call the VAE an autoencoder with `latent_dim` dimensions would flatter its rivals: it uses only the active units. Its fair
-# rival is a **plain autoencoder** with the same layers, the same schedule and as many latent dimensions as the VAE has active
-# units, trained on the grey images. Only the KL term, the sampled codes and the sampled pixels are missing.
+# What does the VAE lose? An autoencoder that uses 40 latent dimensions would be an unfair rival to a VAE that uses 16. The
+# rival here is a **plain autoencoder** with the same layers and the same falling step size, and with as many latent
+# dimensions as the VAE has active units. It is trained on the grey images, without KL term and without sampling.
+
 
 # %% tags=["nbval-ignore-output"]
 keras.utils.set_random_seed(seed)
@@ -262,20 +275,21 @@ table
 # %%
 rows = {"test image": x_test[chosen]} | {labels[n]: y[chosen] for n, y in pictures.items()}
 caption = (
-    f"Figure 11.3. {images.title}: random test images and their reconstructions. The squared error of the VAE is {ratio:.2f} times "
-    "that of the plain autoencoder with as many latent dimensions as the VAE uses."
+    f"Figure 11.3. {images.title}: the squared error of the VAE is {ratio:.2f} times that of the plain autoencoder with as many latent "
+    "dimensions as the VAE uses. Random test images and their reconstructions."
 )
 run.show("11_reconstructions", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
-# Why may the VAE lose in error and win in bits? Its loss counts what a code tells, so that its codes survive coarse
-# rounding; the plain autoencoder was trained with exact codes. The row `bits_at_equal_error` says how many bits per image the codec of
-# `07_compress_images` needs at the same error.
+# The reconstruction error says what the VAE loses or gains with as many dimensions. The row `bits_at_equal_error` says what a
+# code costs: the bits per image that the codec of `07_compress_images` needs for the same squared error. The KL term rewards
+# codes that tell little, and the sampled codes teach the decoder to tolerate inexact codes, both of which a codec can use.
 #
 # ## Generate new images
 #
-# A VAE generates from its prior: standard normal codes, decoded. A plain autoencoder has no prior. The nearest thing is a
-# Gaussian with the mean and the covariance of its training codes.
+# What does it generate? A new image of the VAE is the decoded sample of a code from its prior, N(0, I). A plain autoencoder
+# has no prior; the nearest thing is a Gaussian with the mean and the covariance of its training codes.
+
 
 # %%
 rng, count = np.random.default_rng(seed), min(generated, len(x_test), len(x_val))
@@ -285,18 +299,10 @@ mean, covariance = codes.mean(axis=0), np.atleast_2d(np.cov(codes, rowvar=False)
 fitted_codes = rng.multivariate_normal(mean, covariance, count, method="cholesky")
 new["plain"] = models.predict_in_batches(plain.decoder, fitted_codes)
 
-# %%
-caption = (
-    f"Figure 11.4. {images.title}: the first new images of each model. Codes of the VAE come from its prior, those of the plain "
-    "autoencoder from a Gaussian fitted to its training codes."
-)
-panels = {labels[name]: y[:100] for name, y in new.items()}
-run.show("11_samples", variational.image_grids(panels, images.shape, caption))
-
 # %% [markdown]
-# How like real images are they? Two questions: how far is a new image from the nearest training image, and do its nearest training images
-# agree on a class? Decoded images are smoother than real ones and therefore nearer to all of them. The reference of each
-# decoder is therefore what it makes of the codes of as many test images; the *excess* is the distance beyond that.
+# Are the new images like real ones? Two measures: the squared distance to the nearest training image, and whether the nearest
+# training images agree on a class. Decoded images are smoother than real ones and therefore nearer to all of them. Each
+# decoder is therefore compared with what it makes of the codes of as many test images.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -316,29 +322,43 @@ table = {name: map(metrics.interval, pair) for name, pair in realisms.items()}
 pd.DataFrame.from_dict(table, orient="index", columns=columns)
 
 # %% [markdown]
-# The excess of a model is its first row minus the row of its decoded test codes. The agreement says whether a new image looks
-# like one class; for images without classes it is empty.
-#
+# The *excess* of a model is the distance of its new images minus that of its decoded test codes. The agreement says whether
+# an image looks like one class; it is empty for images without classes.
+
+# %%
+caption = (
+    f"Figure 11.4. {images.title}: new images of the VAE lie {measured['vae.samples.excess_sse'].mean():.1f} (SSE) farther from training images than "
+    f"its decoded test codes, those of the plain autoencoder {measured['plain.samples.excess_sse'].mean():.1f}. The first images of each model."
+)
+panels = {labels[name]: y[:100] for name, y in new.items()}
+run.show("11_samples", variational.image_grids(panels, images.shape, caption))
+
+# %% [markdown]
 # ## Detect anomalies by their probability
 #
-# A model that says how probable an image is seems made for detecting anomalies. Is an anomaly less probable than a normal image? Test images are
-# damaged in seven ways, as in `06_detect_anomalies`, and one image is merely blank. The AUROC is the chance that a damaged
-# image scores higher than an undamaged one, 0.5 for guessing; scores are the −ELBO and the squared error of the reconstruction.
+# A model that says how probable an image is seems made for detecting anomalies: call an image an anomaly if it is improbable.
+# Is that so? The test images are altered in the seven ways of `06_detect_anomalies`, or replaced by a blank image. The AUROC
+# is the probability that an altered image has a higher score than a test image; 0.5 is guessing, and below 0.5 the altered
+# images look *more* normal. The scores are the −ELBO, estimated from one sample, the −ELBO minus the length of the compressed
+# image (Serrà et al. 2020), and the squared error of the reconstruction.
 
 
 # %% tags=["nbval-ignore-output"]
 def scores(x):
-    bound = variational.one_sample_negative_elbo(vae, variational.binarised(x, seed), seed)
+    sampled = variational.binarised(x, seed)
+    bound = variational.one_sample_negative_elbo(vae, sampled, seed)
     errors = metrics.mse(x, models.predict_in_batches(vae.autoencoder, x))
-    return np.stack([bound, errors], axis=1)
+    return np.stack([bound, bound - variational.code_length(sampled), errors], axis=1)
 
 
 altered = {"blank": np.zeros_like(x_test)}
 for kind, strength in anomaly.middle_strengths(images.shape).items():
     altered[kind] = anomaly.corrupt(x_test, images.shape, kind, strength, seed)
-areas = {kind: anomaly.paired_auroc(scores(x_test), scores(x)) for kind, x in altered.items()}
+normal = scores(x_test)
+areas = {kind: anomaly.paired_auroc(normal, scores(x)) for kind, x in altered.items()}
 table = {kind: map(metrics.interval, area.T) for kind, area in areas.items()}
-pd.DataFrame.from_dict(table, orient="index", columns=["AUROC of −ELBO", "of squared error"])
+columns = ["AUROC of −ELBO", "of −ELBO − code length", "of squared error"]
+pd.DataFrame.from_dict(table, orient="index", columns=columns)
 
 # %%
 nll, ones = measured["vae.test.nll"], binary["test"].sum(axis=1)
@@ -351,37 +371,42 @@ caption = (
 run.show("11_probable_images", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
-# A simple image needs few nats, whatever it shows: a blank image, or one of which a part is erased, may be more probable than
-# every normal image. This is a known failure of likelihoods as detectors (Nalisnick et al. 2019), which Serrà et al. (2020)
-# trace to the complexity of the images. The squared error does not have it to the same degree [...].
+# A simple image needs few nats, whatever it shows. On MNIST an image of a 1 has a −ELBO of 47 nats on average, an image of an
+# 8 has 116, and a blank image has 28: it is more probable than practically every test image, and the AUROC of the −ELBO is
+# 0.000, as is that of the squared error. Other deep models fail in the same way (Nalisnick et al. 2019). Serrà et al. (2020)
+# trace it to the complexity of the images, for which the length of the image after compression, here by zlib, is a measure.
+# Their score subtracts it: for the blank image the AUROC is then 1.000.
 #
-# Does it matter among classes? In the one-class protocol of `06_detect_anomalies`, a small VAE is trained on the images of each
-# class alone, and all other classes are anomalies. The schedule is that of `06_detect_anomalies`, not tuned for VAEs.
+# Does the −ELBO detect classes? In the one-class protocol of `06_detect_anomalies`, a VAE of the same layers is trained on
+# the images of each class alone, and the images of all other classes are anomalies. The schedule and the relative error come
+# from there, and were not chosen for VAEs.
+
 
 # %% tags=["nbval-ignore-output", "classes"]
 classes = images.everywhere
 sets = [images.pixels_train[images.y_train == k] for k in classes]
 settings = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
 networks = anomaly.train_on_each(vae.autoencoder, sets, settings, training.Binarise(), seed)
-bounds_by_class = [
-    variational.one_sample_negative_elbo(network, binary["test"], seed) for network in networks
-]
-outputs = [models.predict_in_batches(network.autoencoder, x_test) for network in networks]
-errors_by_class = [metrics.mse(x_test, y) for y in outputs]
-others = images.y_test[:, None] != classes
-areas = {"elbo": anomaly.auroc(np.stack(bounds_by_class, axis=1), others)}
-areas["mse"] = anomaly.auroc(np.stack(errors_by_class, axis=1), others)
+values = []
+for network in networks:
+    bound = variational.one_sample_negative_elbo(network, binary["test"], seed)
+    y = models.predict_in_batches(network.autoencoder, x_test)
+    values.append([bound, metrics.mse(x_test, y), anomaly.relative_error(x_test, y, images.shape)])
+is_other = images.y_test[:, None] != classes
+by_score = zip(("elbo", "mse", "relative"), np.stack(values, axis=2), strict=True)
+areas = {score: anomaly.auroc(errors, is_other) for score, errors in by_score}
 measured |= {f"oneclass.vae_{score}.auroc_mean": a.mean(axis=1) for score, a in areas.items()}
 
 # %% tags=["classes"]
-titles = {"elbo": "−ELBO", "mse": "squared error of the reconstruction"}
+titles = {"elbo": "−ELBO", "mse": "squared error", "relative": "relative error"}
 tables = {
     title: pd.DataFrame(map(metrics.interval, areas[score].T), images.classes[classes])
     for score, title in titles.items()
 }
+means = ", ".join(f"{title} {areas[score].mean():.3f}" for score, title in titles.items())
 caption = (
-    f"Figure 11.6. {images.title}: the mean AUROC of the −ELBO is {areas['elbo'].mean():.4f}, that of the squared error {areas['mse'].mean():.4f}, when a "
-    "VAE that knows one class detects the others. Intervals, 95 %, over the test images."
+    f"Figure 11.6. {images.title}: how well a VAE that was trained on one class detects the others. Mean AUROC: {means}. "
+    "Intervals, 95 %, over the test images."
 )
 axes = "normal class", "AUROC"
 run.show("11_one_class", figures.intervals_by_group(tables, caption, *axes, bottom=None))
@@ -389,7 +414,8 @@ run.show("11_one_class", figures.intervals_by_group(tables, caption, *axes, bott
 # %% [markdown]
 # ## Decide the claims
 #
-# All claims are decided together, paired by test image (Holm). A published value belongs to MNIST alone, and is left out for other images.
+# All claims are decided together, with paired differences over the test images and Holm's correction. The published values
+# belong to MNIST and are compared for MNIST only.
 
 # %%
 # fmt: off
@@ -402,8 +428,8 @@ claims = [
     ("Its −ELBO detects other classes better than its squared error: one-class AUROC", "oneclass.vae_elbo.auroc_mean", "oneclass.vae_mse.auroc_mean", "higher"),
 ]
 if dataset == "mnist":
-    claims += [("Its −ELBO is below the published bound", "vae.test.negative_elbo", published_bound, "lower")]
-    claims += [("Its estimated NLL is below the published estimate", "vae.test.nll", published_nll, "lower")]
+    claims += [("Its −ELBO is below the published bound for fixed images", "vae.test.negative_elbo", published_bound, "lower")]
+    claims += [("Its estimated NLL is below the published estimate for sampled images", "vae.test.nll", published_nll, "lower")]
 # fmt: on
 
 # %% tags=["nbval-ignore-output"]
@@ -420,10 +446,10 @@ results
 # %% [markdown]
 # ## Limitations
 #
-# The VAE is a small fully connected one with a Gaussian posterior, trained on 50,000 of MNIST's images for 60 epochs; published
-# values come from longer training on all images. The likelihood is that of binary images, which depends on how they are made,
-# and is an estimate that 300 samples leave a few tenths of a nat too high. Distances to training images reward smooth images and do not see diversity. One
-# seed trains each model here; what holds over several seeds stands in the report.
+# The VAE is a small, fully connected one with a Gaussian posterior. The likelihood is that of binary images, and depends on
+# how they are made; the estimate from 300 samples is a few tenths of a nat too high. The plain autoencoder is trained for a
+# third of the VAE's epochs, so that its reconstruction error could be a little lower. The distance to the nearest training
+# image says nothing about the diversity of new images.
 
 # %%
 reproduced

@@ -5,6 +5,7 @@ q(z | x) = N(μ, diag σ²). All likelihoods are in nats per image.
 """
 
 import math
+import zlib
 from dataclasses import dataclass
 
 from ae_lib import StudyError, figures, models
@@ -160,6 +161,17 @@ def importance_bound(weights, k):
     for part in np.array_split(groups, -(-n // 500)):
         bounds.append(logsumexp(part.astype("float64"), axis=2).mean(axis=1))
     return np.concatenate(bounds) - np.log(k)
+
+
+def code_length(x):
+    """Return the nats that zlib needs for each binary image, a measure of its complexity.
+
+    Serrà et al., "Input complexity and out-of-distribution detection with likelihood-based
+    generative models", ICLR 2020, subtract such a length from the negative log-likelihood. ``x`` is
+    (n, pixels); returns float64, shape (n,).
+    """
+    packed = np.packbits(x.astype(bool), axis=1)
+    return np.log(2) * np.array([8.0 * len(zlib.compress(row, 9)) for row in packed])
 
 
 def active_units(means, threshold=0.01):

@@ -220,6 +220,15 @@ def test_the_elbo_of_a_network_is_its_loss(vae, digits):
     assert np.std(single, axis=0).min() > 0  # each seed samples other codes
 
 
+def test_complex_images_have_long_codes(rng):
+    x = np.zeros((3, 784), "float32")
+    x[1, 200:300] = 1
+    x[2] = rng.random(784) < 0.5
+    blank, block, noise = variational.code_length(x)
+    assert blank < block < noise
+    assert noise >= 784 * np.log(2)  # random bits cannot be compressed
+
+
 # --- units ----------------------------------------------------------------------------------------
 
 
