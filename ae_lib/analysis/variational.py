@@ -238,7 +238,7 @@ def image_grids(panels, shape, caption):
     """
     side = math.isqrt(min(map(len, panels.values())))
     size = min(6.0, 8.6 / len(panels))
-    figure = figures.new(caption, height=size * shape[0] / shape[1] + 0.3)
+    figure = figures.new(caption, height=size * shape[0] / shape[1] + 0.45)
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, pictures) in zip(grid, panels.items(), strict=True):
         tiles = pictures[: side**2].reshape(side, side, *shape)
