@@ -437,7 +437,8 @@ if dataset == "mnist":
 # %% tags=["nbval-ignore-output"]
 headline = [f"vae.test.{score}" for score in comparison.HEADLINE]
 headline += [f"plain.test.{measure}" for measure in measures]
-headline += ["independent.test.nll", "oneclass.vae_relative.auroc_mean"]
+headline += ["vae.test.negative_elbo", "independent.test.nll"]
+headline += ["oneclass.vae_relative.auroc_mean"]
 known = {*measured, published_bound, published_nll}
 claims = [claim for claim in claims if known.issuperset(claim[1:3])]
 reproduced = run.finish(measured, claims, [name for name in headline if name in measured])
