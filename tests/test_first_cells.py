@@ -21,6 +21,9 @@ import pytest
         ),
         ("10_denoise", {"shown_level": 0.4}, "is 0.4; expected one of noise_levels"),
         ("11_train_variational", {"pairs": 2}, "pairs is 2; expected at least 3"),
+        ("09_train_convolutional", {"margin_level": 0.4}, "is 0.4; expected one of noise_levels"),
+        ("11_train_variational", {"components": []}, r"is \[\]; expected ascending numbers"),
+        ("11_train_variational", {"components": [30, 10]}, "expected ascending numbers"),
     ],
 )
 def test_parameters_that_do_not_fit_each_other_are_one_sentence(name, parameters, message):

@@ -4,9 +4,12 @@ The model is p(z) = N(0, I) and p(x | z) = Π Bernoulli(x; decoder(z)); the enco
 q(z | x) = N(μ, diag σ²). All likelihoods are in nats per image.
 """
 
+import math
+import zlib
 from dataclasses import dataclass
 
-from ae_lib import StudyError, models
+from ae_lib import StudyError, figures, models
+from ae_lib.metrics import bce
 
 import keras
 import numpy as np
@@ -16,7 +19,7 @@ from scipy.special import logsumexp
 
 
 def binarised(images, seed=0):
-    """Draw binary images, float32 (n, pixels): each pixel is 1 with its grey value as probability.
+    """Sample binary images, float32 (n, pixels); a pixel is 1 with its grey value as probability.
 
     Salakhutdinov and Murray, "On the quantitative analysis of deep belief networks", ICML 2008.
     ``images`` are float, shape (n, pixels), in [0, 1].
@@ -63,7 +66,7 @@ def bernoulli(decoder):
 
 
 def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
-    """Return log importance weights p(x | z) p(z) / q(z | x), float32 (n, samples), of drawn codes.
+    """Return log importance weights p(x | z) p(z) / q(z | x), float32 (n, samples), of codes.
 
     Their mean estimates the ELBO, the log of the weights' mean the log-likelihood. Raises
     `StudyError` if there are no samples.
@@ -72,29 +75,43 @@ def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_
     ----------
     x : float32 array, shape (n, pixels)
     mean, log_variance : float32 arrays, shape (n, d)
-        Of q(z | x), from which the codes are drawn.
+        Of q(z | x), from which the codes are sampled.
     log_likelihood : callable
         Tensors x (m, pixels) and z (m, s, d) to log p(x | z), shape (m, s); compiled by XLA.
     samples, seed : int
-        Number of codes per image, and the seed of their draws.
+        Number of codes per image, and the seed of the samples.
     rows : int
         Codes decoded at a time, which bounds the memory; at least those of one image.
     """
     return sum(_log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows))
 
 
-def elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
-    """Estimate each image's evidence lower bound, E_q[log p(x | z)] − KL(q(z | x) ‖ p(z)).
+def negative_elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
+    """Estimate each image's negative evidence lower bound and its two parts, in nats.
 
-    The parameters are those of `log_weights`. The expectation is a mean over codes drawn from
-    q(z | x); the KL divergence is exact. Kingma and Welling, "Auto-encoding variational Bayes",
-    ICLR 2014, equation 7. Returns a pandas.DataFrame with one row per image and columns ``elbo``,
-    ``reconstruction`` (the expectation) and ``kl``.
+    −E_q[log p(x | z)] + KL(q(z | x) ‖ p(z)), an upper bound on −log p(x). The parameters are those
+    of `log_weights`. The expectation is a mean over codes sampled from q(z | x); the KL divergence
+    is exact. Kingma and Welling, "Auto-encoding variational Bayes", ICLR 2014, equation 7. Returns
+    a pandas.DataFrame with one row per image and columns ``negative_elbo``, ``reconstruction`` (the
+    expectation, with its sign) and ``kl``, of which the first is the sum of the others.
     """
     likelihoods, _ = _log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows)
-    expected = likelihoods.mean(axis=1, dtype="float64")
+    reconstruction = -likelihoods.mean(axis=1, dtype="float64")
     kl = kl_terms(mean, log_variance).sum(axis=1, dtype="float64")
-    return pd.DataFrame({"elbo": expected - kl, "reconstruction": expected, "kl": kl})
+    parts = {"reconstruction": reconstruction, "kl": kl}
+    return pd.DataFrame({"negative_elbo": reconstruction + kl, **parts})
+
+
+def one_sample_negative_elbo(model, x, seed=0):
+    """Estimate each image's negative ELBO from a single code; float64 (n,), in nats.
+
+    Noisier than `negative_elbo`, but nothing is compiled, which pays for many small networks.
+    ``model`` is an `ae_lib.models.Autoencoder` with a Gaussian code, ``x`` binary, (n, pixels).
+    """
+    mean, log_variance = posterior(model.encoder, x)
+    noise = np.random.default_rng(seed).standard_normal(mean.shape, dtype="float32")
+    y = models.predict_in_batches(model.decoder, mean + np.exp(log_variance / 2) * noise)
+    return x.shape[1] * bce(x, y) + kl_terms(mean, log_variance).sum(axis=1, dtype="float64")
 
 
 def _log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows):
@@ -146,13 +163,15 @@ def importance_bound(weights, k):
     return np.concatenate(bounds) - np.log(k)
 
 
-def effective_samples(weights):
-    """Return each image's effective sample size (Σ w)² / Σ w² of log weights; float64 (n,).
+def code_length(x):
+    """Return the nats that zlib needs for each binary image, a measure of its complexity.
 
-    Kong, Liu and Wong, "Sequential imputations and Bayesian missing data problems", JASA 89, 1994.
+    Serrà et al., "Input complexity and out-of-distribution detection with likelihood-based
+    generative models", ICLR 2020, subtract such a length from the negative log-likelihood. ``x`` is
+    (n, pixels); returns float64, shape (n,).
     """
-    shifted = weights.astype("float64") - weights.max(axis=1, keepdims=True)
-    return np.exp(2 * logsumexp(shifted, axis=1) - logsumexp(2 * shifted, axis=1))
+    packed = np.packbits(x.astype(bool), axis=1)
+    return np.log(2) * np.array([8.0 * len(zlib.compress(row, 9)) for row in packed])
 
 
 def active_units(means, threshold=0.01):
@@ -191,7 +210,7 @@ def fit_mixture(x, components, iterations=30, seed=0):
 
     Bishop, "Pattern recognition and machine learning", 2006, section 9.3.3. One imaginary image,
     the mean image, is added to each component, so that no pixel is impossible. ``x`` is float32,
-    (n, pixels), of zeros and ones; 1 component makes the pixels independent; the seed draws the
+    (n, pixels), of zeros and ones; 1 component makes the pixels independent; the seed chooses the
     images that components start from. Raises `StudyError` for fewer images than components.
     """
     if not 1 <= components <= len(x):
@@ -208,3 +227,22 @@ def fit_mixture(x, components, iterations=30, seed=0):
         probabilities = (held.T @ x + mean) / counts[:, None]
         mixture = BernoulliMixture(counts / counts.sum(), probabilities)
     return mixture
+
+
+@figures.look()
+def image_grids(panels, shape, caption):
+    """Draw grids of images side by side, each grid as one picture.
+
+    ``panels`` maps titles to images, float (n, h · w), in [0, 1], of ``shape`` (h, w), which fill a
+    square grid row by row; those beyond the largest square are left out.
+    """
+    side = math.isqrt(min(map(len, panels.values())))
+    size = min(6.0, 8.6 / len(panels))
+    figure = figures.new(caption, height=size * shape[0] / shape[1] + 0.45)
+    grid = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, pictures) in zip(grid, panels.items(), strict=True):
+        tiles = pictures[: side**2].reshape(side, side, *shape)
+        framed = np.pad(tiles, [(0, 0), (0, 0), (1, 1), (1, 1)]).swapaxes(1, 2)
+        figures.draw_image(axes, framed.reshape(side * framed.shape[1], -1))
+        axes.set_title(title)
+    return figure

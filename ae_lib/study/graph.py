@@ -24,7 +24,7 @@ NEEDS = {
     "09_train_convolutional": ["02_train"],
     "10_denoise": ["02_train", "09_train_convolutional"],
     "04_error_maps": [MODEL],
-    "11_train_variational": ["02_train"],
+    "11_train_variational": [],
     "05_explore_latent_space": [MODEL],
     "06_detect_anomalies": [MODEL],
     "07_compress_images": [MODEL],

@@ -67,14 +67,14 @@ def test_the_elbo_is_lower_by_the_kl_divergence_from_the_exact_posterior(linear)
     log_ratio = np.log(np.linalg.det(covariance) / np.linalg.det(diagonal))
     gap = (np.trace(np.linalg.inv(covariance) @ diagonal) - 2 + log_ratio) / 2
     assert gap > 0.05
-    parts = variational.elbo(x, mean, log_variance, gaussian, samples=4000)
-    np.testing.assert_allclose(evidence - parts["elbo"], gap, atol=0.15)
-    assert (evidence - parts["elbo"]).mean() == pytest.approx(gap, abs=0.02)
-    np.testing.assert_allclose(parts["elbo"], parts["reconstruction"] - parts["kl"])
+    parts = variational.negative_elbo(x, mean, log_variance, gaussian, samples=4000)
+    np.testing.assert_allclose(evidence + parts["negative_elbo"], gap, atol=0.15)
+    assert (evidence + parts["negative_elbo"]).mean() == pytest.approx(gap, abs=0.02)
+    np.testing.assert_allclose(parts["negative_elbo"], parts["reconstruction"] + parts["kl"])
     weights = variational.log_weights(x, mean, log_variance, gaussian, samples=4000)
     # The bound with one sample is the same quantity, with the KL term by simulation.
     assert variational.importance_bound(weights, 1).mean() == pytest.approx(
-        parts["elbo"].mean(), abs=0.02
+        -parts["negative_elbo"].mean(), abs=0.02
     )
 
 
@@ -95,13 +95,6 @@ def test_the_bound_rises_with_the_samples_and_uses_every_group(linear):
 def test_very_unlikely_images_neither_overflow_nor_vanish():
     weights = np.array([[-2000, -2000], [900, -900]], "float32")
     np.testing.assert_allclose(variational.importance_bound(weights, 2), [-2000, 900 - np.log(2)])
-    np.testing.assert_allclose(variational.effective_samples(weights), [2, 1])
-
-
-def test_effective_samples_of_exact_weights_are_all():
-    np.testing.assert_allclose(
-        variational.effective_samples(np.full((3, 50), -90.0, "float32")), 50
-    )
 
 
 @pytest.mark.parametrize("rows", [100, 700, 10_000])
@@ -210,17 +203,30 @@ def test_the_elbo_of_a_network_is_its_loss(vae, digits):
     mean, log_variance = variational.posterior(vae.encoder, x)
     assert mean.shape == log_variance.shape == (297, 3)
     np.testing.assert_allclose(mean, vae.encoder.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
-    found = variational.elbo(x, mean, log_variance, variational.bernoulli(vae.decoder), samples=50)
+    options = variational.bernoulli(vae.decoder), 50
+    found = variational.negative_elbo(x, mean, log_variance, *options)
     vae.autoencoder.compile(loss="binary_crossentropy")
     losses = [
         float(vae.autoencoder.compute_loss(x=x, y=x, y_pred=vae.autoencoder(x, training=True)))
         for _ in range(50)
     ]
-    assert -found["elbo"].mean() == pytest.approx(784 * np.mean(losses), rel=1e-3)
+    assert found["negative_elbo"].mean() == pytest.approx(784 * np.mean(losses), rel=1e-3)
     kl = variational.kl_terms(mean, log_variance)
     assert kl.shape == (297, 3)
     assert (kl >= 0).all()
     np.testing.assert_allclose(kl.sum(axis=1), found["kl"], rtol=1e-5)
+    single = [variational.one_sample_negative_elbo(vae, x, seed) for seed in range(50)]
+    np.testing.assert_allclose(np.mean(single, axis=0), found["negative_elbo"], rtol=2e-2)
+    assert np.std(single, axis=0).min() > 0  # each seed samples other codes
+
+
+def test_complex_images_have_long_codes(rng):
+    x = np.zeros((3, 784), "float32")
+    x[1, 200:300] = 1
+    x[2] = rng.random(784) < 0.5
+    blank, block, noise = variational.code_length(x)
+    assert blank < block < noise
+    assert noise >= 784 * np.log(2)  # random bits cannot be compressed
 
 
 # --- units ----------------------------------------------------------------------------------------
@@ -281,3 +287,16 @@ def test_expectation_maximisation_climbs(digits):
 def test_more_components_than_images_are_refused():
     with pytest.raises(StudyError, match="components is 3; expected 1 to the 2 images"):
         variational.fit_mixture(np.zeros((2, 784), "float32"), 3)
+
+
+# --- figure ---------------------------------------------------------------------------------------
+
+
+def test_grids_show_the_largest_square_of_every_panel():
+    images = np.linspace(0, 1, 11 * 6, dtype="float32").reshape(11, 6)
+    figure = variational.image_grids({"a": images, "b": images[:10]}, (2, 3), "Both are shown.")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
+    drawn = figure.axes[0].images[0].get_array()
+    assert drawn.shape == (3 * 4, 3 * 5)  # 3 × 3 images in frames of one pixel
+    np.testing.assert_array_equal(drawn[5:7, 11:14], images[5].reshape(2, 3))
+    assert figure.get_label() == "Both are shown."
