@@ -17,7 +17,7 @@
 # **What you will learn.** How features are judged beside baselines (PCA with as many components, raw pixels); why the
 # scale of a code decides about its neighbours; and why a linear probe can read less from a larger code.
 #
-# **What you need.** A trained model, by default that of `02_train`. **Time.** Six minutes on one core for MNIST, 40
+# **What you need.** A trained model, by default that of `02_train`. **Time.** Five minutes on one core for MNIST, 40
 # seconds for the embedded digits.
 
 # %% [markdown]
@@ -234,8 +234,9 @@ for score, (name, view) in views.items():
 
 # %% [markdown]
 # If whitening lowers PCA's accuracy, its scale is a part of why its neighbours are good. If rescaling raises the code's
-# accuracy, the code lacked a scale. On MNIST both happen, and the rescaled code is level with PCA. Whoever searches for
-# neighbours by code should therefore rescale it first.
+# accuracy, the code lacked a scale. On MNIST both happen: whitening costs PCA 0.5 percentage points, rescaling gains the code 0.3,
+# and the rescaled code and PCA are then equivalent within ±1 percentage point. A search for neighbours by code should
+# therefore rescale it first.
 
 # %% [markdown]
 # ## Ask why a linear probe reads less from a larger code
@@ -284,12 +285,15 @@ axes = "latent dimension", "accuracy of the linear probe"
 run.show("05_probe", figures.intervals_by_group(curves, caption, *axes, bottom=None))
 
 # %% [markdown]
-# If the probe gains much from the code and little from its linear part, what it reads was made by the encoder's
-# non-linearity. On MNIST this is so with 8 units: their linear part is worth no more than PCA with 8 components, and the
-# non-linear remainder adds more than ten percentage points. With 32 units the code is linear in the pixels to 95 %, its
-# linear part is worth as much as PCA-32, and the remainder adds less than one point. The probe therefore reads less from the larger
-# code because the encoder is less non-linear, not because its penalty is a poor one, which was chosen for each code, nor because
-# the class is missing, which 5-NN reads better. Why an encoder with many units bends less is not tested here.
+# If the probe reads much more from the code than from its linear part, what it reads was made by the encoder's
+# non-linearity. On MNIST (one training each) this is so with 8 units: 92.1 % from the code, 81.6 % from its linear part and 79.2 % from
+# PCA-8. With 32 units the three are 90.4, 90.2 and 90.0 %: the code is nearly a linear map of the pixels (R² 0.95, with 8
+# units 0.86), and a linear probe reads from it what it reads from PCA. The larger code is read worse because its
+# encoder does not compute the non-linear features that separate the classes.
+#
+# Two other explanations are excluded. It is not the penalty: with `penalties: [1.0, 100.0]` the accuracies are 92.2 and 90.4 %. It is
+# not a loss of class information: 5-NN rises from 95.3 to 97.2 %. Why training makes an encoder with many units more
+# linear remains open; that it has less need to be non-linear is plausible and not tested here.
 
 # %% [markdown]
 # ## Hold and move single units
