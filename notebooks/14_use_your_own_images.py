@@ -57,6 +57,7 @@ import pandas as pd
 from sklearn.decomposition import PCA
 
 run = Run(profile, "14_use_your_own_images")
+pd.set_option("display.max_colwidth", None)
 images = data.load(dataset, image_size=image_size)
 images
 
