@@ -383,9 +383,7 @@ pairs = [
     ("one class, AUROC", relative, (pca_name, nearest)),
 ]
 promise = metric("false alarms", (model, squared))
-claims = [
-    ("This threshold's rate of false alarms is below the promised one", promise, rate, "lower")
-]
+claims = [("This threshold has fewer false alarms than promised", promise, rate, "lower")]
 for result, score, baseline in [pair for pair in pairs if pair[0] in results]:
     sides = metric(result, (model, score)), metric(result, baseline)
     claims.append((f"{result}: {model} {score} above {' '.join(baseline)}", *sides, "higher"))
