@@ -99,7 +99,8 @@ table.round(4)
 # The best linear filter is a regression from noisy to clean pixels. Ridge regression is fitted to the training images in
 # two ways. `linear` is one map for each level, so it knows σ. `linear_blind` is one map for all levels: each training image has a σ
 # of its own, uniform between 0 and `most_noise`, as for the networks below. The penalty is chosen on noisy validation
-# images; the values are clipped to [0, 1].
+# images; the values are clipped to [0, 1]. With MNIST's 50,000 training images any penalty up to 10 gives the same validation
+# error to three digits, so it does not matter that the best may lie at the end of the grid. Few training images need more.
 
 # %%
 x_train, x_val = images.x_train, images.x_val
