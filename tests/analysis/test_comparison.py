@@ -7,7 +7,7 @@ import sys
 
 from ae_lib import metrics, models, training
 from ae_lib.analysis import anomaly, codec, comparison, latent
-from ae_lib.metrics import Interval, welch_interval
+from ae_lib.metrics import Interval
 from tests.figure_checks import CAPTION, drawn
 
 import keras
@@ -42,12 +42,12 @@ def test_predicting_in_batches_is_the_network(trained, digits):
     np.testing.assert_allclose(codes, trained.encoder(x), rtol=1e-5, atol=1e-5)
 
 
-def test_reconstruction_has_every_score_with_its_interval(digits):
+def test_reconstruction_has_every_score_of_every_image(digits):
     x, y = digits.x_test, digits.x_test * 0.9
     measured = comparison.reconstruction("paler", x, y, digits.shape)
     assert list(measured) == [f"paler.test.{score}" for score in metrics.SCORES]
-    assert measured["paler.test.mse"].value == pytest.approx(metrics.mse(x, y).mean())
-    assert all(interval.low < interval.value < interval.high for interval in measured.values())
+    np.testing.assert_allclose(measured["paler.test.mse"], metrics.mse(x, y))
+    assert {values.shape for values in measured.values()} == {(len(x),)}
 
 
 def test_features_are_read_by_neighbours_and_by_a_probe(digits):
@@ -61,9 +61,10 @@ def test_features_are_read_by_neighbours_and_by_a_probe(digits):
         "oracle", lambda x: one_hot[[labels[image.tobytes()] for image in x]], digits
     )
     assert list(found) == [f"oracle.test.{name}_accuracy" for name in PROBES]
-    assert {interval.value for interval in found.values()} == {1}
+    assert {hits.mean() for hits in found.values()} == {1}
     found = comparison.features("constant", lambda x: np.zeros((len(x), 2), "float32"), digits)
-    assert all(interval.value < 0.2 for interval in found.values())
+    assert all(hits.mean() < 0.2 for hits in found.values())
+    assert {hits.shape for hits in found.values()} == {(len(digits.y_test),)}
 
 
 def test_the_probes_penalty_is_chosen_on_validation_images(digits):
@@ -71,7 +72,7 @@ def test_the_probes_penalty_is_chosen_on_validation_images(digits):
     found = comparison.features("pca", pca.transform, digits, penalties=(1e-6, 1.0))
     fitted = latent.linear_probe(pca.transform(digits.x_train), digits.y_train, 1.0)
     right = fitted.predict(pca.transform(digits.x_test)) == digits.y_test
-    assert found["pca.test.linear_probe_accuracy"].value == pytest.approx(right.mean())
+    assert found["pca.test.linear_probe_accuracy"].tolist() == right.tolist()
 
 
 def test_bits_are_those_of_the_stream_at_the_error_asked_for(own, digits):
@@ -79,13 +80,14 @@ def test_bits_are_those_of_the_stream_at_the_error_asked_for(own, digits):
     target = 1.5 * metrics.mse(x, own.decode(own.encode(x), codec.CELL)).mean()
     found = comparison.compression("small", own, x, target)
     bits = found["small.test.bits_at_equal_error"]
-    assert bits.low < bits.value < bits.high
+    assert bits.shape == (len(x),)
+    assert bits.min() > 0
     steps = np.geomspace(4 * codec.CELL, comparison.COARSEST, 300)
     errors = [
         metrics.mse(x, codec.decompress(codec.compress(x, own, s), own)).mean() for s in steps
     ]
     near = steps[int(np.argmin(np.abs(np.array(errors) - target)))]
-    assert bits.value == pytest.approx(8 * len(codec.compress(x, own, near)) / len(x), rel=0.03)
+    assert bits.mean() == pytest.approx(8 * len(codec.compress(x, own, near)) / len(x), rel=0.03)
 
 
 @pytest.mark.parametrize("error", [1e-9, 10.0])
@@ -133,89 +135,41 @@ def test_a_line_is_complete(trained, digits):
         "seconds_per_10000",
     }
     assert {f"small.test.{name}" for name in names} <= set(found)
-    assert np.isfinite([getattr(value, "value", value) for value in found.values()]).all()
+    assert all(np.isfinite(values).all() for values in found.values())
 
 
-NAMES = {model: f"{model}.test.mse" for model in "abcd"}
-MEASURED = {
-    "a.test.mse": Interval(1.0, 0.9, 1.1),
-    "b.test.mse": Interval(1.15, 1.05, 1.25),
-    "c.test.mse": Interval(2.0, 1.9, 2.1),
-}
-PUBLISHED = {
-    "a.test.mse": {"value": 1.0, "mean": 1.0, "std": 0.01, "seeds": 5, "tolerance": 0.1},
-    "b.test.mse": {"value": 1.1, "mean": 1.1, "std": 0.02, "seeds": 3, "tolerance": 0.1},
-    "c.test.mse": {"value": 2.0, "mean": 2.0, "std": 0.1, "seeds": 3, "tolerance": 0.1},
-    "d.test.mse": {"value": 1.0, "tolerance": 1e-5},  # deterministic
-}
+# ------------------------------ over seeds
+def test_a_published_metric_is_a_mean_with_its_deviation_over_seeds():
+    shown = comparison.over_seeds({"value": 1.3, "mean": 1.2, "std": 0.05, "seeds": 5})
+    assert repr(shown) == "1.200 ± 0.05"
+    assert (shown.low, shown.high) == pytest.approx((1.15, 1.25))
+    assert (
+        repr(comparison.over_seeds({"value": 1.2, "mean": 1.2, "std": 0.0, "seeds": 1})) == "1.200"
+    )
+    assert repr(comparison.over_seeds(None)) == "–"
 
 
-def number(value):
-    return Interval(value, np.nan, np.nan)
+def test_published_claims_are_those_of_a_notebook(tmp_path):
+    path = tmp_path / "mnist_claims.csv"
+    assert comparison.published_claims(path, "12_b").empty
+    table = pd.DataFrame(
+        {"notebook": ["03_a", "12_b"], "claim": ["other", "nearer"], "seeds": [10, 5]}
+    )
+    table = table.assign(gain=[1.0, 2.0], low=[0.5, 1.5], high=[1.5, 2.5], p=0.01, verdict="yes")
+    table.to_csv(path, index=False)
+    found = comparison.published_claims(path, "12_b")
+    assert found.index.tolist() == [0]
+    assert found.loc[0].tolist() == ["nearer", 5, Interval(2.0, 1.5, 2.5), "yes"]
 
 
-@pytest.fixture
-def errors():
-    return comparison.Ranking(NAMES, False, MEASURED, PUBLISHED)
+def test_panels_hold_the_intervals_of_a_column():
+    table = pd.DataFrame({"a": [Interval(1.0, 0.5, 1.5)], "b": [comparison.NOTHING]}, ["pca"])
+    found = comparison.panels({"this run": table}, ["a"])
+    assert list(found) == ["a"]
+    assert found["a"]["this run"].loc["pca"].to_dict() == {"value": 1.0, "low": 0.5, "high": 1.5}
 
 
-def test_over_images_a_difference_counts_if_intervals_do_not_overlap(errors):
-    assert [errors.beats("a", other) for other in "bcd"] == ["undecided", "yes", "–"]
-    assert errors.beats("c", "a") == "no"
-    assert errors.leaders() == ["a", "b"]
-    assert errors.leaders("bc") == ["b"]
-    assert errors.leaders("d") == []
-
-
-def test_where_more_is_better_the_order_is_the_other_one():
-    accuracies = comparison.Ranking(NAMES, True, MEASURED, PUBLISHED)
-    assert accuracies.leaders() == ["c"]
-    assert accuracies.leaders_over_seeds("ab") == ["b"]
-    assert accuracies.beats("c", "a") == "yes"
-    assert accuracies.gain_over_seeds("c", "a").value == pytest.approx(1.0)
-
-
-def test_a_number_without_interval_is_ranked_and_decides_nothing():
-    measured = {"a.bits": number(70.0), "b.bits": number(90.0)}
-    bits = comparison.Ranking({"a": "a.bits", "b": "b.bits"}, False, measured, {})
-    assert bits.ranks().to_dict() == {"a": 1, "b": 2}
-    assert bits.beats("a", "b") == "–"
-    assert bits.leaders() == ["a"]
-
-
-def test_over_seeds_welch_decides(errors):
-    expected = welch_interval((1.1, 0.02, 3), (1.0, 0.01, 5))
-    assert errors.gain_over_seeds("a", "b") == expected
-    assert errors.beats_over_seeds("a", "b") == expected.verdict == "yes"
-    assert errors.beats_over_seeds("c", "b") == "no"
-    assert errors.beats_over_seeds("a", "d") == "–"
-    assert errors.counts == {"a": 5, "b": 3, "c": 3, "d": 0}
-    assert np.isnan(errors.seeds["d"].value)
-
-
-def test_comparisons_with_the_best_hold_jointly(errors):
-    """With c as well, a is compared with b at a level of 97.5 %, at which the gap is uncertain."""
-    gap = 0.03
-    published = {**PUBLISHED, "b.test.mse": {"mean": 1.0 + gap, "std": 0.014, "seeds": 3}}
-    ranking = comparison.Ranking(NAMES, False, MEASURED, published)
-    assert ranking.beats_over_seeds("a", "b") == "yes"
-    assert ranking.beats_over_seeds("a", "b", 0.975) == "undecided"
-    assert ranking.leaders_over_seeds("ab") == ["a"]
-    assert ranking.leaders_over_seeds() == ["a", "b"]
-
-
-def test_ranks_are_shared_and_leave_gaps():
-    values = {"a.test.mse": number(3.0), "b.test.mse": number(3.0), "c.test.mse": number(1.0)}
-    ranking = comparison.Ranking(NAMES, True, values, {})
-    assert ranking.ranks().fillna(0).to_dict() == {"a": 1, "b": 1, "c": 3, "d": 0}
-
-
-def test_without_a_reference_nothing_is_said_over_seeds():
-    ranking = comparison.Ranking(NAMES, False, MEASURED, {})
-    assert ranking.leaders_over_seeds() == []
-    assert set(ranking.counts.values()) == {0}
-
-
+# ------------------------------ figures
 def model_table(names):
     values = np.linspace(1, 2, len(names))
     return pd.DataFrame({"value": values, "low": values - 0.1, "high": values + 0.1}, index=names)
@@ -232,14 +186,14 @@ def test_interval_rows_read_from_top_to_bottom_and_say_what_is_missing(count):
     panels = {
         f"measure {i} / unit": {"this run": table, "over seeds": table * 1.1} for i in range(count)
     }
-    figure = drawn(comparison.interval_rows(panels, CAPTION, log=["measure 0 / unit"]))
+    figure = drawn(comparison.interval_rows(panels, CAPTION))
     first, last = figure.axes[0], figure.axes[-1]
     assert [text.get_text() for text in first.get_yticklabels()] == MODELS
     assert first.get_ylim()[0] > first.get_ylim()[1]
     assert [(text.get_text(), text.get_position()[1]) for text in last.texts] == [
         ("not measured", 3)
     ]
-    assert (first.get_xscale(), last.get_xscale()) == ("log", "log" if count == 1 else "linear")
+    assert set(last.lines[0].get_xdata()) == {table["value"].iloc[0]}, "the baseline"
     assert [text.get_text() for text in figure.legends[0].texts] == ["this run", "over seeds"]
 
 
@@ -278,26 +232,12 @@ def test_names_of_points_cover_neither_points_nor_each_other():
         )
 
 
-def test_rank_matrix_shows_ranks_ties_and_gaps():
-    ranks = pd.DataFrame(
-        {"first measure": [1, 2, 3], "second": [2, np.nan, 1]}, index=["a", "b", "c"]
-    )
-    close = pd.DataFrame(
-        {"first measure": [True, True, False], "second": [False, False, True]}, index=ranks.index
-    )
-    texts = [
-        text.get_text()
-        for text in drawn(comparison.rank_matrix(ranks, close, CAPTION)).axes[0].texts
-    ]
-    assert texts == ["1", "2", "(2)", "–", "3", "1"]
-
-
 def test_figures_show_their_parameters():
-    for draw in (comparison.interval_rows, comparison.labelled_points, comparison.rank_matrix):
+    for draw in (comparison.interval_rows, comparison.labelled_points):
         assert "caption" in inspect.signature(draw).parameters
 
 
-def test_a_ranking_starts_without_tensorflow():
+def test_the_comparison_of_what_is_measured_starts_without_tensorflow():
     code = "import sys; from ae_lib.analysis import comparison; print('tensorflow' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert output.stdout.decode().strip() == "False"

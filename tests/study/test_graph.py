@@ -50,7 +50,7 @@ def test_some_notebooks_have_a_profile_of_their_own():
 
 @pytest.mark.parametrize("model", MODELS)
 def test_a_notebook_needs_the_one_that_trains_its_model_and_is_executed_after_it(small, model):
-    for maker in ("09_train_convolutional", "11_train_variational"):
+    for maker in ("09_train_convolutional", "10_denoise", "11_train_variational"):
         (graph.FOLDER / f"{maker}.py").write_text(PARAMETERS)
     small.write_text(f"all:\n  model: {model}\n")
     profile = graph.load_profile("small")
