@@ -33,7 +33,6 @@ MODELS = {
     "conv": "09_train_convolutional",
     "conv30": "09_train_convolutional",
     "denoising": "10_denoise",
-    "residual": "10_denoise",
     "vae": "11_train_variational",
 }
 

@@ -350,11 +350,13 @@ results.rename_axis(index=f"{images.title}, test", columns="mean [95 % interval]
 # Which of these differences are larger than chance? The claims are decided together, paired by image, with Holm's correction.
 
 # %%
-subset_names = []
+parts = {}  # of the training or of the test images
 for n in subsets:
     for name, by_number in errors.items():
-        subset_names.append(f"{metrics.numbered_name(name, n)}.test.sse")
-        measured[subset_names[-1]] = by_number[n]
+        parts[f"{metrics.numbered_name(name, n)}.test.sse"] = by_number[n]
+for k in np.unique(images.y_test):
+    parts[f"{model}.test.sse_class_{k}"] = scores[model]["sse"][images.y_test == k]
+measured |= parts
 
 # %%
 candidates = [
@@ -378,7 +380,7 @@ for sentence, first, second, kind, better in candidates:
         claims.append((sentence, *names, better))
 headline = [f"{m}.test.{kind}" for m in scores for kind in ("sse", "ssim") if m != "pca"]
 headline += [f"{m}.test.{kind}" for m in (model, "pca_clipped") for kind in ("bce", "mse")]
-reproduced = run.finish(measured, claims, headline + subset_names)
+reproduced = run.finish(measured, claims, headline + list(parts))
 reproduced
 
 # %% tags=["nbval-ignore-output"]
