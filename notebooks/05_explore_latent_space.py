@@ -77,6 +77,10 @@ if neighbour_count < 5:
 run = Run(profile, "05_explore_latent_space")
 autoencoder, encoder, decoder = models.load(run.model(model))
 latent_dim = encoder.output_shape[1]
+if latent_dim < 2:
+    raise StudyError(
+        f"The code of {model} has one number; expected two or more, which are compared and drawn on a plane: train it with a larger latent_dim."
+    )
 encoder.input_shape, encoder.output_shape
 
 # %%
@@ -132,9 +136,10 @@ maps = {
 
 # %%
 drawn = np.random.default_rng(seed).permutation(len(y_shown))[:trust_images]
+trusted = min(5, (len(drawn) - 1) // 2)  # neighbours; fewer than half of the images
 trust = {
     kind: {
-        name: trustworthiness(shown[name][drawn], points[drawn], n_neighbors=5)
+        name: trustworthiness(shown[name][drawn], points[drawn], n_neighbors=trusted)
         for name, points in by.items()
     }
     for kind, by in maps.items()

@@ -341,7 +341,11 @@ def by_networks(stack):
 
 
 def by_pca(sets):
-    fitted = [PCA(latent_dim, svd_solver="covariance_eigh").fit(one) for one in sets]
+    sizes = [min(latent_dim, len(one)) for one in sets]  # no more components than images
+    fitted = [
+        PCA(size, svd_solver="covariance_eigh").fit(one)
+        for size, one in zip(sizes, sets, strict=True)
+    ]
     return lambda x: np.stack([p.inverse_transform(p.transform(x)) for p in fitted], axis=1)
 
 

@@ -310,7 +310,7 @@ pd.Series(lossless, name="lossless, bits per image").mul(8 / len(x)).round(0).to
 # And one image in a file of its own, where each pays its header: the mean over some of the test images.
 
 # %% tags=["nbval-ignore-output"]
-few = [images.pixels_test[i : i + 1] for i in range(singles)]
+few = [images.pixels_test[i : i + 1] for i in range(min(singles, len(x)))]
 tiles = [mosaic(image) for image in few]
 alone = {
     f"{model}, step {middle}": [len(codec.compress(image, codecs[model], middle)) for image in few],

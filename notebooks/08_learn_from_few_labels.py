@@ -84,9 +84,10 @@ draws.shape
 
 # %% tags=["classes"]
 n_classes = len(images.classes)
-rows = draws[0][: 3 * n_classes].reshape(3, n_classes)
+n_rows = min(3, sizes[-1] // n_classes)
+rows = draws[0][: n_rows * n_classes].reshape(n_rows, n_classes)
 caption = (
-    f"Figure 8.1. {images.title}: the first three labelled images of each class in the first draw. With {sizes[0]} labels there "
+    f"Figure 8.1. {images.title}: the first {n_rows} labelled images of each class in the first draw. With {sizes[0]} labels there "
     f"are {sizes[0] // n_classes} of each class, out of {len(images.y_train):,} training images."
 )
 shown = {f"number {i}": images.x_train[row] for i, row in enumerate(rows, 1)}

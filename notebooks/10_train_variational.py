@@ -330,8 +330,9 @@ codes = {
     name: models.predict_in_batches(model.encoder, x_train)
     for name, model in (("vae", vae), ("dense", dense))
 }
+covariance = {n: np.atleast_2d(np.cov(c, rowvar=False)) for n, c in codes.items()}
 normal = {
-    n: rng.multivariate_normal(c.mean(axis=0), np.cov(c, rowvar=False), count, method="cholesky")
+    n: rng.multivariate_normal(c.mean(axis=0), covariance[n], count, method="cholesky")
     for n, c in codes.items()
 }
 prior = rng.standard_normal((count, latent_dim))

@@ -1,9 +1,13 @@
 """What a notebook asks of its parameters together is checked in its first cell, before any work."""
 
-from ae_lib import StudyError
+from types import SimpleNamespace
+
+from ae_lib import StudyError, data
 from ae_lib.study import graph
 
+import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 
 
 @pytest.mark.parametrize(
@@ -28,3 +32,36 @@ def test_parameters_that_do_not_fit_each_other_are_one_sentence(name, parameters
     names |= parameters
     with pytest.raises(StudyError, match=message):
         exec(cells[1].source, names)
+
+
+def test_a_dead_bottleneck_is_one_sentence():
+    """A code that is the same for every image, of which scikit-learn would say something else."""
+    cells = graph.read_notebook("05_explore_latent_space").cells
+    cell = next(c.source for c in cells if c.cell_type == "code" and "All codes of" in c.source)
+    names = {
+        "StudyError": StudyError,
+        "PCA": PCA,
+        "np": np,
+        "images": data.load("digits"),
+        "model": "dense",
+        "latent_dim": 4,
+        "encoder": None,
+        "models": SimpleNamespace(predict_in_batches=lambda _, x: np.zeros((len(x), 4))),
+    }
+    with pytest.raises(StudyError, match="All codes of dense are equal; expected codes that diff"):
+        exec(cell, names)
+
+
+def test_a_code_of_one_number_is_one_sentence():
+    cells = graph.read_notebook("05_explore_latent_space").cells
+    cell = next(c.source for c in cells if c.cell_type == "code" and "latent_dim < 2" in c.source)
+    encoder = SimpleNamespace(input_shape=(None, 784), output_shape=(None, 1))
+    code = cell[cell.index("autoencoder, encoder") :]
+    names = {
+        "StudyError": StudyError,
+        "model": "dense",
+        "run": SimpleNamespace(model=lambda name: name),
+        "models": SimpleNamespace(load=lambda path: (None, encoder, None)),
+    }
+    with pytest.raises(StudyError, match="The code of dense has one number; expected two or more"):
+        exec(code, names)
