@@ -233,12 +233,6 @@ def reinitialized(autoencoder):
     return dense_autoencoder(input_dim, hidden, code.units, bottleneck).autoencoder
 
 
-def last_hidden(encoder):
-    """Return the encoder up to its last hidden layer, (n, 784) → (n, units), with its weights."""
-    hidden = [layer for layer in encoder.layers if layer.name not in {"code", "posterior"}]
-    return keras.Model(encoder.input, hidden[-1].output)
-
-
 def mean_encoder(encoder):
     """Return an encoder that gives the mean of a code in training, too, as a classifier needs it.
 
