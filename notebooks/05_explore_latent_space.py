@@ -41,8 +41,8 @@ query_images: int = 8  # test images whose neighbours are shown
 penalties: list = [0.01, 0.1]  # candidates for the linear probe's inverse penalty; the validation images choose
 margin: float = 0.01  # accuracies whose difference is within ± this margin count as equivalent
 
-# Linear probe and latent dimension: networks that are trained here, with the settings of 02_train
-compared_dims: list = [8, 32]  # their latent dimensions, ascending
+# Linear probe and latent dimension: a smaller network that is trained here, with the settings of 02_train
+small_dim: int = 8  # its latent dimension; without effect unless it is smaller than the model's
 hidden: list = [256, 128]  # units of the encoder's hidden layers; the decoder mirrors them
 epochs: int = 50  # passes over the training images
 batch_size: int = 256  # images per step
@@ -95,6 +95,7 @@ def encode(network):
 
 pixels = {"train": images.x_train, "val": images.x_val, "test": images.x_test}
 latent_dim = encoder.output_shape[1]
+small, settings = f"dense_{small_dim}", training.Settings(epochs, batch_size, learning_rate, seed)
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(pixels["train"])
 features = {model: encode(encoder), "pca": encode(pca.transform), "pixels": pixels}
 if not np.ptp(features[model]["train"], axis=0).any():
@@ -245,41 +246,46 @@ for score, (name, view) in views.items():
 # (mean ± standard deviation over five training seeds), although 5-NN classifies more from the larger codes. Class
 # information is therefore not lost; it becomes less readable by planes. The hypothesis: an encoder with few units has to
 # compute non-linear functions of the pixels, which separate the classes better than any projection; an encoder with many units can
-# reconstruct with nearly linear ones, as PCA does. To test it, two networks are trained, and ridge regression finds the
-# **linear part** of each code: the best prediction of the code by a linear map of the pixels.
+# reconstruct with nearly linear ones, as PCA does. To test it, a network with fewer units is trained, and ridge regression finds
+# the **linear part** of each code: the best prediction of the code by a linear map of the pixels.
 
 # %% tags=["classes"]
-settings, parts = training.Settings(epochs, batch_size, learning_rate, seed), {}
-for dim in compared_dims:
+compared = {model: features[model]}
+if 0 < small_dim < latent_dim:
     keras.utils.set_random_seed(seed)
-    network = models.dense_autoencoder(images.pixels, hidden, dim)
+    network = models.dense_autoencoder(images.pixels, hidden, small_dim)
     training.fit(network.autoencoder, images.pixels_train, images.pixels_val, settings)
-    parts[f"code_{dim}"] = encode(network.encoder)
+    compared = {small: encode(network.encoder), **compared}
 
 # %% tags=["nbval-ignore-output", "classes"]
-for dim in compared_dims:
-    code = parts[f"code_{dim}"]
+parts = {name: code for name, code in compared.items() if name != model}
+for name, code in compared.items():
     linear = Ridge().fit(pixels["train"], code["train"])
-    parts[f"linear_{dim}"] = encode(linear.predict)
-    parts[f"pca_{dim}"] = encode(PCA(dim, random_state=seed).fit(pixels["train"]).transform)
-    print(f"R² of the linear part, {dim} units: {linear.score(pixels['test'], code['test']):.3f}")
+    parts[f"{name}_linear"] = encode(linear.predict)
+    print(f"R² of the linear part, {name}: {linear.score(pixels['test'], code['test']):.3f}")
+if small in compared:
+    small_pca = PCA(small_dim, random_state=seed).fit(pixels["train"])
+    parts[f"pca_{small_dim}"] = encode(small_pca.transform)
 
 # %% tags=["nbval-ignore-output", "classes"]
 for name, part in parts.items():
     hits = latent.hits(part, images, penalties)
     measured |= {f"{name}.{score}": correct for score, correct in hits.items()}
-table = pd.DataFrame({name: test_accuracies(name) for name in parts}).T
+table = pd.DataFrame({name: test_accuracies(name) for name in [*parts, model, "pca"]}).T
 table.rename_axis(columns=f"{images.title}, test [95 %]")
 
 # %% tags=["classes"]
-curves = {}
-for readout, kind in {"code": "code", "its linear part": "linear", "PCA": "pca"}.items():
-    accuracies = [table["linear_probe_accuracy"][f"{kind}_{dim}"] for dim in compared_dims]
-    curves[readout] = pd.DataFrame(accuracies, index=compared_dims)
+rivals = {small: f"pca_{small_dim}", model: "pca"}
+readouts = {"code": list(compared), "its linear part": [f"{name}_linear" for name in compared]}
+readouts["PCA"] = [rivals[name] for name in compared]
+dims, curves = [code["train"].shape[1] for code in compared.values()], {}
+for readout, names in readouts.items():
+    accuracies = [vars(interval) for interval in table["linear_probe_accuracy"][names]]
+    curves[readout] = pd.DataFrame(accuracies, index=dims)
 gains = 100 * (curves["code"]["value"] - curves["its linear part"]["value"])
 caption = (
-    f"Figure 5.4. The code's non-linear part adds {gains.iloc[0]:.1f} percentage points to a linear probe with {compared_dims[0]} units and "
-    f"{gains.iloc[-1]:.1f} with {compared_dims[-1]}. {images.title}, test images, one training for each dimension, 95 % intervals."
+    f"Figure 5.4. The code's non-linear part adds {gains.iloc[0]:.1f} percentage points to a linear probe with {dims[0]} units and "
+    f"{gains.iloc[-1]:.1f} with {dims[-1]}. {images.title}, test images, one training for each dimension, 95 % intervals."
 )
 axes = "latent dimension", "accuracy of the linear probe"
 run.show("05_probe", figures.intervals_by_group(curves, caption, *axes, bottom=None))
@@ -312,9 +318,9 @@ costs = {}
 for name, back in {model: decode, "pca": pca.inverse_transform}.items():
     part, means = features[name]["test"][:cost_images], features[name]["train"].mean(axis=0)
     costs[name] = latent.unit_costs(back, pixels["test"][:cost_images], part, means)
-by_cost = {name: np.argsort(-cost.mean(axis=0)) for name, cost in costs.items()}
 
 # %%
+by_cost = {name: np.argsort(-cost.mean(axis=0)) for name, cost in costs.items()}
 curves, ranks = {}, np.arange(1, latent_dim + 1)
 for name, order in by_cost.items():
     intervals = [metrics.interval(cost) for cost in costs[name].T[order]]
@@ -405,8 +411,7 @@ run.show("05_interpolation", figures.image_rows(rows, images.shape, caption))
 
 # %%
 knn5, probe = "{}.test.knn5_accuracy".format, "{}.test.linear_probe_accuracy".format
-low_dim, high_dim = compared_dims[0], compared_dims[-1]
-low_code, high_code, line = f"code_{low_dim}", f"code_{high_dim}", f"linear_{low_dim}"
+linear = "{}_linear.test.linear_probe_accuracy".format
 reads = "A linear probe reads more from"
 claims = [
     ("Codes have better neighbours than PCA", knn5(model), knn5("pca"), "higher"),
@@ -414,8 +419,9 @@ claims = [
     ("Rescaling improves the code's neighbours", knn5(model) + "_rescaled", knn5(model), "higher"),
     (f"{reads} codes than from PCA", probe(model), probe("pca"), "higher"),
     (f"{reads} codes than from pixels", probe(model), probe("pixels"), "higher"),
-    (f"{reads} {low_dim} units than from {high_dim}", probe(low_code), probe(high_code), "higher"),
-    (f"{reads} {low_dim} units than from their linear part", probe(low_code), probe(line), "higher"),
+    (f"{reads} {small_dim} units than from {latent_dim}", probe(small), probe(model), "higher"),
+    (f"{reads} {small_dim} units than from their linear part", probe(small), linear(small), "higher"),
+    (f"{reads} {latent_dim} units than from their linear part", probe(model), linear(model), "higher"),
     ("Decoded midpoints are nearer to images than cross-fades", *keys[:2], "lower"),
 ]  # fmt: skip
 
