@@ -140,8 +140,9 @@ parts = {s: table.apply(metrics.interval, result_type="reduce") for s, table in 
 pd.DataFrame(parts).T.rename_axis(columns=f"{images.title}, nats per image [95 % interval]")
 
 # %% [markdown]
-# The reconstruction error is much the larger part. The training images and the others were sampled in the same way, so that a
-# lower bound for the training images would be overfitting.
+# The reconstruction error is much the larger part. The training images and the others were sampled in the same way, so a
+# lower −ELBO for the training images is overfitting. On MNIST there is a little: 91.7 nats on training images, 93.4 on validation
+# and 93.0 on test images.
 #
 # ## Estimate the likelihood
 #
@@ -247,7 +248,8 @@ print(f"All {latent_dim} latent units are active:", bool(active.all()))
 #
 # What does the VAE lose? An autoencoder that uses 40 latent dimensions would be an unfair rival to a VAE that uses 16. The
 # rival here is a **plain autoencoder** with the same layers and the same falling step size, and with as many latent
-# dimensions as the VAE has active units. It is trained on the grey images, without KL term and without sampling.
+# dimensions as the VAE has active units. It is trained on the grey images, without KL term and without sampling, and for
+# a third of the VAE's epochs: it learns faster, and more epochs would lower its error a little.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -376,7 +378,8 @@ run.show("11_probable_images", figures.image_rows(rows, images.shape, caption))
 # 8 has 116, and a blank image has 28: it is more probable than practically every test image, and the AUROC of the −ELBO is
 # 0.000, as is that of the squared error. Other deep models fail in the same way (Nalisnick et al. 2019). Serrà et al. (2020)
 # trace it to the complexity of the images, for which the length of the image after compression, here by zlib, is a measure.
-# Their score subtracts it: for the blank image the AUROC is then 1.000.
+# Their score subtracts it: for the blank image the AUROC is then 1.000. The correction is no general remedy: on MNIST it helps
+# with blank and occluded images and lowers the AUROC of all other changes but inversion, of blur from 0.95 to 0.80.
 #
 # Does the −ELBO detect classes? In the one-class protocol of `06_detect_anomalies`, a VAE of the same layers is trained on
 # the images of each class alone, and the images of all other classes are anomalies. The schedule and the relative error come
