@@ -18,7 +18,7 @@
 # **What you will learn.** Why a regression fitted to the same images is the baseline for a learned denoiser; what a bottleneck
 # costs where there is little noise; how a network without one predicts a correction in its place.
 #
-# **What you need.** The model `scheduled` of `02_train`, and `09_train_convolutional` for its measures. **Time.** Some 7 minutes on one core, half of it for the
+# **What you need.** The model `scheduled` of `02_train`, and `09_train_convolutional` for its measures. **Time.** Eight minutes on one core, half of it for the
 # network without a bottleneck; half a minute for the embedded digits.
 
 # %% [markdown]
