@@ -188,8 +188,8 @@ floors.to_frame("least possible BCE, nats per pixel [95 % interval]").rename_axi
 )
 
 # %% [markdown]
-# The interval says how far the mean would move with other images from the same source. Splits differ in their floor, so
-# losses on training and validation images must be compared by their excess.
+# The interval says how far the mean would move with other images from the same source. Where splits differ in their floor,
+# their losses must be compared by the excess above it.
 #
 # ## Results
 #

@@ -387,11 +387,15 @@ reproduced
 reproduced.claims[["claim", "gain", "verdict"]]
 
 # %% [markdown]
+# What makes the autoencoder better than PCA? On MNIST the output and the loss alone, without hidden layers, take the squared
+# error from 11.9 to 7.3; hidden layers take it to 3.7. Training with the squared error in place of the cross-entropy does not
+# lower the squared error: it raises it by 0.06. With 1,000 training images PCA is better.
+#
 # ## Limitations
 #
 # Every network was trained with one seed here, and intervals and verdicts are those of the test images; the published
-# reference repeats the trainings with other seeds. `linear` was given one learning rate and one number of passes, so more
-# training could bring it closer to the deep network. Squared errors and SSIM do not measure whether a reconstruction is
+# reference repeats the trainings with other seeds. `linear` was given two learning rates, of which validation images chose one,
+# and one number of passes, so more training could bring it closer to the deep network. Squared errors and SSIM do not measure whether a reconstruction is
 # still recognised as the same class. The training-set curve holds for this network and this code, and its passes
 # were chosen with more validation images than a small data set has.
 #
