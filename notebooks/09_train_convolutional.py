@@ -82,7 +82,8 @@ images
 # %% [markdown]
 # ## Build the networks
 #
-# Each network differs from the one before it in one respect.
+# Each network changes one thing of the one before it: the schedule, the width, or the kind of its layers, which also changes the
+# number of weights.
 #
 # - `dense` is the study's network, 784-256-128-32-128-256-784 for MNIST.
 # - `scheduled` is the same network under another training schedule. `02_train` has trained both.
