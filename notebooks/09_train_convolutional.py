@@ -53,7 +53,8 @@ one_class_epochs: int = 8  # as in 06_detect_anomalies, likewise the next two
 one_class_batch_size: int = 64
 one_class_learning_rate: float = 0.002
 conv_one_class_epochs: int = 4  # with conv_learning_rate; chosen over 8 on validation images
-codec_components: int = 128  # the components of PCA among which the codec allots bits
+codec_components: int = 384  # the components of PCA among which the codec allots bits; as in 07_compress_images
+codec_gain: float = 1.3  # contrast of PCA's reconstructions, the best on the validation images in 07_compress_images
 published_sse: float = 3.0  # per image, with 30 units; Hinton and Salakhutdinov, 2006
 # fmt: on
 
@@ -272,8 +273,8 @@ components = min(codec_components, *images.pixels_train.shape)
 many = PCA(components, svd_solver="covariance_eigh").fit(images.x_train)
 _, encoder, decoder = networks["dense"]
 codecs = {
-    "dense": codec.from_autoencoder(encoder, decoder, images.pixels_train),
-    "pca": codec.from_pca(many, images.pixels_train),
+    "dense": codec.from_autoencoder(encoder, decoder, images.pixels_train, comparison.ROUNDING),
+    "pca": codec.from_pca(many, images.pixels_train, comparison.ROUNDING, codec_gain),
 }
 for name, model_codec in codecs.items():
     measured |= comparison.compression(name, model_codec, x, equal_error)

@@ -81,13 +81,23 @@ def test_bits_are_those_of_the_stream_at_the_error_asked_for(own, digits):
     found = comparison.compression("small", own, x, target)
     bits = found["small.test.bits_at_equal_error"]
     assert bits.shape == (len(x),)
-    assert bits.min() > 0
     steps = np.geomspace(4 * codec.CELL, comparison.COARSEST, 300)
     errors = [
         metrics.mse(x, codec.decompress(codec.compress(x, own, s), own)).mean() for s in steps
     ]
     near = steps[int(np.argmin(np.abs(np.array(errors) - target)))]
     assert bits.mean() == pytest.approx(8 * len(codec.compress(x, own, near)) / len(x), rel=0.03)
+
+
+def test_the_deviation_of_bits_counts_that_the_images_choose_the_step(own, digits):
+    x, rng = digits.x_test, np.random.default_rng(0)
+    target = 1.5 * metrics.mse(x, own.decode(own.encode(x), codec.CELL)).mean()
+
+    def bits(images):
+        return comparison.compression("a", own, images, target)["a.test.bits_at_equal_error"]
+
+    resampled = [bits(x[rng.integers(len(x), size=len(x))]).mean() for _ in range(60)]
+    assert bits(x).std() / np.sqrt(len(x)) == pytest.approx(np.std(resampled), rel=0.35)
 
 
 @pytest.mark.parametrize("error", [1e-9, 10.0])
