@@ -6,6 +6,7 @@ import tomllib
 
 from ae_lib.run import PROJECT, reference, sweep_files
 from ae_lib.study import fingerprint, graph
+from ae_lib.study import reference as publication
 from tests import guards
 
 import nbformat
@@ -307,3 +308,7 @@ def test_wrong_claim_in_the_readme_is_found():
         assert len(guards.claims_are_published(README.replace(right, wrong), published)) == 1
     assert guards.claims_are_published(README, {}) != []
     assert guards.claims_are_published("no table", published)
+
+
+def test_the_model_card_is_what_the_published_metrics_make():
+    assert publication.MODEL_CARD.read_text(encoding="utf-8") == publication.model_card()
