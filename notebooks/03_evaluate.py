@@ -352,11 +352,10 @@ results.rename_axis(index=f"{images.title}, test", columns="mean [95 % interval]
 # %%
 parts = {}  # of the training or of the test images
 for n in subsets:
-    for name, by_number in errors.items():
-        parts[f"{metrics.numbered_name(name, n)}.test.sse"] = by_number[n]
+    for name in errors:
+        parts[f"{metrics.numbered_name(name, n)}.test.sse"] = errors[name][n]
 for k in np.unique(images.y_test):
     parts[f"{model}.test.sse_class_{k}"] = scores[model]["sse"][images.y_test == k]
-measured |= parts
 
 # %%
 candidates = [
@@ -373,7 +372,7 @@ if subsets:
     candidates.append((sentence, *smallest, "sse", "lower"))
 
 # %%
-claims = []
+claims, measured = [], measured | parts
 for sentence, first, second, kind, better in candidates:
     names = f"{first}.test.{kind}", f"{second}.test.{kind}"
     if first != second and set(names) <= set(measured):

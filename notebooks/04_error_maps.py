@@ -255,7 +255,7 @@ run.show("04_tail_images", figures.image_rows(rows, images.shape, caption, title
 # %% [markdown]
 # ## Compare with PCA
 #
-# The table puts each part of the error beside that of PCA, and each share beside what it would be if the error were spread
+# The table puts each part of the error beside that of PCA, and each share beside what it would be if the error were distributed
 # like the ink, or alike over all images.
 
 # %%
@@ -277,35 +277,35 @@ for metric, table in parts.items():
 summary = pd.DataFrame({m: table.apply(metrics.interval) for m, table in parts.items()}).T
 summary.loc["tail_share"] = pd.Series(tail_share).map("{:.3f}".format)
 uniform = {"edge_share": f"{ink_share.mean():.3f}", "sse_ratio_ink": 1, "sse_ratio_thickness": 1}
-summary["if spread alike"] = pd.Series(uniform | {"tail_share": f"{tail:g}"})
+summary["if distributed evenly"] = pd.Series(uniform | {"tail_share": f"{tail:g}"})
 summary.fillna("").rename_axis(index=f"{images.title}, test", columns="mean [95 % interval]")
 
 # %%
-own, other = f"{model}.test.", "pca_clipped.test."
+first, second = f"{model}.test.", "pca_clipped.test."
 places = {
     "Near the edges": "edge_sse",
     "Away from the edges": "rest_sse",
     "On the thinnest strokes": "sse_thinnest",
     "On the thickest strokes": "sse_thickest",
 }
-claims = [
-    (f"{place} the autoencoder has a lower error than PCA", own + metric, other + metric, "lower")
-    for place, metric in places.items()
-]
+lower = "the autoencoder has a lower error than PCA"
+claims = []
+for place, metric in places.items():
+    claims.append((f"{place} {lower}", first + metric, second + metric, "lower"))
 
 # %%
 at_edges = "The autoencoder's error is more concentrated at the edges than"
 grows = "The autoencoder's error grows with the"
 claims += [
-    (f"{at_edges} ink", f"{own}edge_share", "data.test.ink_edge_share", "higher"),
-    (f"{at_edges} PCA's", f"{own}edge_share", f"{other}edge_share", "higher"),
-    (f"{grows} amount of ink", f"{own}sse_ratio_ink", 1, "higher"),
-    (f"{grows} thickness of the strokes", f"{own}sse_ratio_thickness", 1, "higher"),
+    (f"{at_edges} ink", f"{first}edge_share", "data.test.ink_edge_share", "higher"),
+    (f"{at_edges} PCA's", f"{first}edge_share", f"{second}edge_share", "higher"),
+    (f"{grows} amount of ink", f"{first}sse_ratio_ink", 1, "higher"),
+    (f"{grows} thickness of the strokes", f"{first}sse_ratio_thickness", 1, "higher"),
 ]
 
 # %%
-tails = {f"{own}tail_share": tail_share["autoencoder"]}
-tails |= {f"{other}tail_share": tail_share[f"PCA-{latent_dim}"]}
+tails = {f"{first}tail_share": tail_share["autoencoder"]}
+tails |= {f"{second}tail_share": tail_share[f"PCA-{latent_dim}"]}
 reproduced = run.finish(measured | tails, claims, [*measured, *tails])
 
 # %% tags=["nbval-ignore-output"]

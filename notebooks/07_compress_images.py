@@ -48,7 +48,7 @@ coarsest: float = 6.0  # the largest step in training; above the largest of step
 # what it is compared with
 jpeg_qualities: list = [1, 5, 10, 20, 40, 75]  # ascending; 1 is the lowest there is
 webp_qualities: list = [0, 5, 20, 60]  # ascending; 0 is the lowest there is
-sharing: int = 1000000  # images over which the bits of a codec's file are spread
+sharing: int = 1000000  # images among which the bits of a codec's file are divided
 singles: int = 100  # test images that are also encoded one at a time
 shown: list = [5, 1.6, 0.3]  # those of the steps whose images are shown and about which claims are made
 # fmt: on

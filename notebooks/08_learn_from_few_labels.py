@@ -12,7 +12,7 @@
 # **Question.** Do the codes help when labels are few?
 #
 # **What you will do.** Pretend that only a few training images have labels, and draw these images several times. Classify the test
-# images with a support vector machine on pixels, on PCA's components and on the codes. Let the labels spread to the unlabelled images
+# images with a support vector machine on pixels, on PCA's components and on the codes. Propagate the labels to the unlabelled images
 # along a graph of nearest neighbours. Fine-tune the encoder, and train the same network from scratch.
 #
 # **What you will learn.** How much an encoder that was trained without labels helps, how much of the gain comes from the codes and
@@ -147,10 +147,10 @@ wrong.shape
 # %% [markdown]
 # The result is one truth value for each size, draw and test image: whether the image is misclassified.
 #
-# ## Let the labels spread along a graph
+# ## Propagate the labels along a graph
 #
 # The images without labels show where the classes lie. Each training image is joined to its nearest neighbours, and the labels
-# spread along these edges. Does it help, and does a graph of codes do better than one of PCA's components? The graph of PCA's
+# are propagated along these edges. Does it help, and does a graph of codes do better than one of PCA's components? The graph of PCA's
 # components tells the codes' share of the result from the graph's. Test images are not in the graph: each is classified by a weighted
 # vote of its nearest training images.
 

@@ -33,7 +33,7 @@ seed: int = 0  # of the initial weights, the order of the images, and the images
 
 # Networks
 wide_hidden: list = [512, 256]  # units of the hidden layers; the study's network has half as many
-filters: list = [32, 64]  # of the convolutions, each of which halves height and width
+filters: list = [32, 64]  # of the convolutions, each of which divides height and width by two
 latent_dim: int = 32  # that of the study's network
 small_latent_dim: int = 30  # of conv30, for comparison with Hinton and Salakhutdinov
 

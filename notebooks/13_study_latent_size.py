@@ -281,9 +281,9 @@ run.show("13_bottleneck", figure)
 def report(purpose):
     """A row of the table of results."""
     (metric, pca), size = purposes[purpose], chosen.at[purpose, "one-standard-error rule"]
-    own = mean_and_std(results[f"dense.test.{metric}"].loc[[size]])[0]
+    error = mean_and_std(results[f"dense.test.{metric}"].loc[[size]])[0]
     baseline = results[f"{pca}.test.{metric}"].loc[size].mean()
-    return [metric, size, own, f"{baseline:.4f}", decided[purpose].at[size, "verdict"]]
+    return [metric, size, error, f"{baseline:.4f}", decided[purpose].at[size, "verdict"]]
 
 
 columns = ["metric", "latent dimension", "autoencoder", "PCA", "autoencoder better?"]
@@ -314,9 +314,9 @@ for size, row in counts.iterrows():
     measured[f"relu_{size}.test.collapsed_networks"] = row["has_collapsed"]
 
 # %% tags=["nbval-ignore-output"]
-own = [name for name in (sweep, bottleneck_sweep) if sweep_table(name) == sweep_files(name)[0]]
+local = [name for name in (sweep, bottleneck_sweep) if sweep_table(name) == sweep_files(name)[0]]
 source = (
-    f"the sweeps {sweep} and {bottleneck_sweep}, of this machine: {' and '.join(own) or 'none'}"
+    f"the sweeps {sweep} and {bottleneck_sweep}, of this machine: {' and '.join(local) or 'none'}"
 )
 facts = {"name": trials["02_train.dataset"][0], "title": title, "source": source}
 write_json(run.new_artifact("data.json"), facts)

@@ -186,21 +186,6 @@ def _conda_differs(project, conda):
     return problems
 
 
-def table_is_published(readme, reference):
-    """Every row of the README's results table is what the reference says, to the digits shown."""
-    rows = re.findall(r"^\| [^|]*`(\w+)`[^|]*\|(.*)\|$", readme, re.M)
-    header = re.search(r"^\| *score *\|(.*)\|$", readme, re.M)
-    if not rows or not header:
-        return ["the README has no results table"]
-    models, problems = re.findall(r"`(\w+)`", header.group(1)), []
-    for metric, cells in rows:
-        for model, cell in zip(models, cells.split("|"), strict=True):
-            name = f"{model}.test.{metric}"
-            if name in reference or SHOWN.match(cell):
-                problems += _misquoted(name, cell, reference.get(name))
-    return problems
-
-
 def claims_are_published(readme, reference):
     """Every row that names its metrics, in a comment in its last cell, shows what is published.
 
@@ -216,24 +201,12 @@ def claims_are_published(readme, reference):
     return problems
 
 
-def by_size(table):
-    """The table of a sweep over latent sizes in a reference's form: ``size_<size>.<metric>``."""
-    groups = table.groupby("latent_dim")
-    means, stds = groups.mean(numeric_only=True), groups.std(numeric_only=True)
-    entries = {}
-    for size in means.index:
-        for name in means:
-            mean = means.at[size, name]
-            entries[f"size_{size}.{name}"] = {"value": mean, "std": stds.at[size, name]}
-    return entries
-
-
 def _misquoted(name, cell, entry):
     shown = SHOWN.match(cell)
     if not shown or not entry:
         return [f"{name}: shown {cell.strip()!r}, published {entry}"]
     problems = []
-    for text, key in zip(shown.groups(), ("value", "std"), strict=True):
+    for text, key in zip(shown.groups(), ("mean", "std"), strict=True):
         published = entry[key] * (100 if "%" in cell else 1)
         if text and f"{published:.{len(text.partition('.')[2])}f}" != text:
             problems.append(f"{name}: shown {text}, published {key} {published:.6g}")

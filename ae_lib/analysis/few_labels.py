@@ -88,7 +88,7 @@ def neighbour_weights(codes, queries=None, neighbours=10):
 
 
 class NeighbourGraph:
-    """Images joined to their nearest neighbours, along whose edges labels spread.
+    """Images joined to their nearest neighbours, along whose edges labels propagate.
 
     Both methods return scores, float32 (n, classes), of all n images from the labels of the chosen
     ones; the largest score of an image is its class. ``chosen`` are indices, shape (size,), and
