@@ -45,7 +45,7 @@ def test_comments_docstrings_and_content_to_and_fro_execute_nothing(project, stu
 def test_a_changed_notebook_alone_is_executed_and_its_pages_alone_are_written(
     project, folder, study
 ):
-    small.replace(project / "notebooks" / "03_evaluate.py", '"value": 0.5', '"value": 0.7')
+    small.replace(project / "notebooks" / "03_evaluate.py", "0.45, 0.5, 0.55", "0.65, 0.7, 0.75")
     good = small.contents(folder)
     code, errors = study("report", "small")
     assert (code, small.executed(errors)) == (0, ["03_evaluate"])
