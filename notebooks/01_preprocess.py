@@ -178,8 +178,8 @@ run.show("01_ink", figures.histogram(ink, caption, xlabel))
 # ## Find the BCE floor
 #
 # How low can the loss get? The study trains with binary cross-entropy (BCE), −x log y − (1 − x) log(1 − y), averaged over the
-# pixels. For black and white targets its minimum is 0. For a grey target it is not: even the perfect reconstruction y = x
-# has the pixel's own entropy, −x log x − (1 − x) log(1 − x), as its BCE. The BCE of a perfect reconstruction, the **BCE floor**,
+# pixels. For black and white targets its minimum is 0. For a grey target it is not: even the perfect reconstruction y = x has
+# the pixel's own entropy, −x log x − (1 − x) log(1 − x), as its BCE. The BCE of a perfect reconstruction, the **BCE floor**,
 # is therefore the mean entropy of the pixels. The study also reports the **excess BCE**, the part above the BCE floor.
 
 # %% tags=["nbval-ignore-output"]

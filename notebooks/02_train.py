@@ -11,8 +11,9 @@
 #
 # **Question.** Does the autoencoder learn to reconstruct images, and has it converged when its training ends?
 #
-# **What you will do.** Build the fully connected autoencoder 784-256-128-32-128-256-784 with the Keras Functional API and train
-# it for 50 epochs. Train the same network a second time with a learning rate that falls to 0, and compare the loss curves.
+# **What you will do.** Build the fully connected autoencoder 784-256-128-32-128-256-784 with the Keras Functional API and
+# train it for 50 epochs. Train the same network a second time with a learning rate that falls to 0, and compare the loss
+# curves.
 #
 # **What you will learn.** How an encoder and a decoder share the autoencoder's weights; how to read a loss whose floor is not
 # 0; why a flat loss curve does not prove that a network has converged.
@@ -72,9 +73,10 @@ images
 # %% [markdown]
 # ## Build the encoder, the decoder and the autoencoder
 #
-# Hidden layers use ReLU. The bottleneck is linear, so that latent units can be negative. The output is a sigmoid, since pixels lie in
-# [0, 1]. Without its hidden layers, with a linear output and squared error, this network would find the subspace of PCA
-# (Baldi and Hornik, "Neural networks and principal component analysis", Neural Networks 2, 1989), which makes PCA the baseline.
+# Hidden layers use ReLU. The bottleneck is linear, so that latent units can be negative. The output is a sigmoid, since pixels
+# lie in [0, 1]. Without its hidden layers, with a linear output and squared error, this network would find the subspace of PCA
+# (Baldi and Hornik, "Neural networks and principal component analysis", Neural Networks 2, 1989), which makes PCA the
+# baseline.
 
 # %%
 keras.utils.set_random_seed(seed)
@@ -219,8 +221,8 @@ run.show("02_loss_curves", figure)
 
 # %% [markdown]
 # Has a training overfitted, and are there signs that it has not converged? All rows of the table but the first are relative
-# differences of the validation excess BCE. The third compares the mean of the last 10 % of the epochs with that of the 10 % before, which
-# is fewer epochs in a shorter training.
+# differences of the validation excess BCE. The third compares the mean of the last 10 % of the epochs with that of the 10 %
+# before, which is fewer epochs in a shorter training.
 
 # %%
 facts = {}
@@ -254,10 +256,10 @@ pd.DataFrame(verdicts, facts.columns).replace({True: "yes", False: "no"}).T
 
 # %% [markdown]
 # A "yes" in one of the last two rows shows that a training has not converged; a "no" in both does not prove that it has. On
-# MNIST, `dense` has not converged after its 50 epochs: its loss still falls by 1.5 %, and the same layers with the schedule end
-# with an 8 % lower excess BCE. For `scheduled` neither sign is seen, but a flat end is no proof, since its learning rate has
-# fallen to 0. The configuration of `dense` stays as it is, so that its results can be compared with
-# others'. A conclusion about autoencoders must not rest on it alone.
+# MNIST, `dense` has not converged after its 50 epochs: its loss still falls by 1.5 %, and the same layers with the schedule
+# end with an 8 % lower excess BCE. For `scheduled` neither sign is seen, but a flat end is no proof, since its learning rate
+# has fallen to 0. The configuration of `dense` stays as it is, so that its results can be compared with others'. A conclusion
+# about autoencoders must not rest on it alone.
 #
 # ## Results
 #
@@ -283,8 +285,8 @@ results = pd.DataFrame(rows, scores).T.rename({"mean": "mean image"})
 results.rename_axis(index=images.title, columns="validation, mean [95 % interval]")
 
 # %% [markdown]
-# The intervals cover the sampling of the validation images, not the training seed. Are the differences between the three models
-# significant for these weights? The claims are tested together, paired by image, with Holm's correction at 5 %.
+# The intervals cover the sampling of the validation images, not the training seed. Are the differences between the three
+# models significant for these weights? The claims are tested together, paired by image, with Holm's correction at 5 %.
 #
 # In the table of claims, the *gain* is the mean difference in the direction of the claim, in the unit of the metric. The
 # *verdict* is "yes" if the difference is significant in favour of the claim, "no" if it is significant against it, and "no

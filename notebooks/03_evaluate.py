@@ -98,9 +98,10 @@ latent_dim = encoder.output_shape[1]
 # %% [markdown]
 # ## Reconstruct with PCA and with the mean image
 #
-# Among linear encoders and decoders, PCA has the smallest squared error on the images that it is fitted to. It is fitted on the same training images, with as many
-# components as the code has units. Its reconstructions may leave [0, 1]. Clipping them to [0, 1] costs PCA nothing and only
-# lowers the squared error, so the clipped PCA is the fair baseline. The mean training image needs no code at all.
+# Among linear encoders and decoders, PCA has the smallest squared error on the images that it is fitted to. It is fitted on
+# the same training images, with as many components as the code has units. Its reconstructions may leave [0, 1]. Clipping them
+# to [0, 1] costs PCA nothing and only lowers the squared error, so the clipped PCA is the fair baseline. The mean training
+# image needs no code at all.
 
 
 # %%
@@ -136,8 +137,8 @@ val_bce.rename_axis("ε").to_frame("validation BCE / nats per pixel").round(4)
 #   linear encoder.
 # - `squared` has the layers of `scheduled`, and is trained with the squared error.
 #
-# Both are trained as `scheduled` was. Only the learning rate of `linear` differs: on MNIST's validation images 0.01 had a lower
-# loss than 0.002.
+# Both are trained as `scheduled` was. Only the learning rate of `linear` differs: on MNIST's validation images 0.01 had a
+# lower loss than 0.002.
 
 
 # %%
@@ -265,8 +266,8 @@ run.show("03_error_by_class", figure)
 #
 # With an equal number of epochs the smaller sets would get too few gradient steps; with an equal number of steps the network
 # would overfit them. The number of epochs is therefore chosen for each size (`size_epochs`), such that on MNIST the validation
-# loss has just stopped falling at the end. With 1,000 images, for example, 50 epochs had a lower validation loss than 200. This
-# favours the network, since with only 1,000 images there would be no 10,000 validation images.
+# loss has just stopped falling at the end. With 1,000 images, for example, 50 epochs had a lower validation loss than 200.
+# This favours the network, since with only 1,000 images there would be no 10,000 validation images.
 
 # %% tags=["nbval-ignore-output"]
 components = autoencoders["scheduled"].get_layer("encoder").output_shape[1]
@@ -330,14 +331,14 @@ related["SSE (here)"] = [
 related.rename_axis(columns=f"2006: MNIST; here: {images.title}")
 
 # %% [markdown]
-# From PCA to logistic PCA the published SSE falls by 5.86, of 10.87 from PCA to the deep autoencoder; on MNIST here it falls by
-# 5.93 of 9.53. The sigmoid output and the cross-entropy therefore bring more than half of the gain, without any hidden layer. The deep autoencoder of 2006 remains better than
-# `scheduled`, with a smaller code. Other well-known work cannot be compared by this number. Bourlard
-# and Kamp ("Auto-association by multilayer perceptrons and singular value decomposition", Biological Cybernetics 59, 1988) and
-# Baldi and Hornik (Neural Networks 2, 1989) prove that with a linear output and squared error a single hidden layer
-# cannot be better than PCA. Vincent et al. ("Stacked denoising autoencoders", JMLR 11, 2010) judge autoencoders by the accuracy
-# of a classifier that starts from them. Kingma and Welling ("Auto-encoding variational Bayes", ICLR 2014) report a bound of
-# the log-likelihood (`11_train_variational`).
+# From PCA to logistic PCA the published SSE falls by 5.86, of 10.87 from PCA to the deep autoencoder; on MNIST here it falls
+# by 5.93 of 9.53. The sigmoid output and the cross-entropy therefore bring more than half of the gain, without any hidden
+# layer. The deep autoencoder of 2006 remains better than `scheduled`, with a smaller code. Other well-known work cannot be
+# compared by this number. Bourlard and Kamp ("Auto-association by multilayer perceptrons and singular value decomposition",
+# Biological Cybernetics 59, 1988) and Baldi and Hornik (Neural Networks 2, 1989) prove that with a linear output and squared
+# error a single hidden layer cannot be better than PCA. Vincent et al. ("Stacked denoising autoencoders", JMLR 11, 2010) judge
+# autoencoders by the accuracy of a classifier that starts from them. Kingma and Welling ("Auto-encoding variational Bayes",
+# ICLR 2014) report a bound of the log-likelihood (`11_train_variational`).
 #
 # ## Results
 #
@@ -400,19 +401,19 @@ reproduced
 reproduced.claims[["claim", "gain", "verdict"]]
 
 # %% [markdown]
-# What makes the autoencoder better than PCA? On MNIST the SSE falls by 8.26 from the clipped PCA (11.92) to `scheduled` (3.66).
-# Of this, 4.66 are due to the sigmoid output and the cross-entropy, without hidden layers, and 3.60 to the hidden layers. The
-# schedule accounts for 0.38 of the latter: `dense`, trained without it, has 4.04. Training with the squared error in place of
-# the cross-entropy does not lower the SSE but raises it by 0.06. Its learning rate is that of `scheduled` and was not tuned for
-# this loss, which may explain the difference. With 1,000 training images PCA has the lower SSE.
+# What makes the autoencoder better than PCA? On MNIST the SSE falls by 8.26 from the clipped PCA (11.92) to `scheduled`
+# (3.66). Of this, 4.66 are due to the sigmoid output and the cross-entropy, without hidden layers, and 3.60 to the hidden
+# layers. The schedule accounts for 0.38 of the latter: `dense`, trained without it, has 4.04. Training with the squared error
+# in place of the cross-entropy does not lower the SSE but raises it by 0.06. Its learning rate is that of `scheduled` and was
+# not tuned for this loss, which may explain the difference. With 1,000 training images PCA has the lower SSE.
 #
 # ## Limitations
 #
 # Every network was trained with one seed here, and intervals and verdicts are those of the test images; the published
-# reference repeats the trainings with other seeds. `linear` was given two learning rates, of which validation images chose one,
-# and one number of epochs, so more training could bring it closer to the deep network. Squared errors and SSIM do not measure whether a reconstruction is
-# still recognised as the same class. The training-set curve holds for this network and this code, and its numbers of epochs
-# were chosen with more validation images than a small data set has.
+# reference repeats the trainings with other seeds. `linear` was given two learning rates, of which validation images chose
+# one, and one number of epochs, so more training could bring it closer to the deep network. Squared errors and SSIM do not
+# measure whether a reconstruction is still recognised as the same class. The training-set curve holds for this network and
+# this code, and its numbers of epochs were chosen with more validation images than a small data set has.
 #
 # **Read next.** `04_error_maps` asks where in the image, and on which strokes, the remaining error lies.
 # `13_study_latent_size` repeats the comparison with PCA for other latent dimensions.
