@@ -294,13 +294,11 @@ by_size.rename_axis(index="training images", columns=f"{images.title}, test SSE"
 # %%
 curves = {name: pd.DataFrame([vars(v) for v in by_size[name]], by_size.index) for name in errors}
 better = [n for n, gain in by_size.iloc[:, -1].items() if gain.low > 0]
-finding = (
-    f"with {' or '.join(f'{n:,}' for n in better) or 'none of the numbers of'} training images"
-)
+finding = f"with {', '.join(f'{n:,}' for n in better) or 'none of these sets of'} training images"
 if better and better == list(by_size.index[-len(better) :]):
     finding = f"from {better[0]:,} training images on"
 caption = (
-    f"Figure 3.5. {images.title}: the autoencoder `scheduled` has a lower squared error than PCA {finding}. "
+    f"Figure 3.5. {images.title}: scheduled has a lower squared error than PCA {finding}. "
     "Bands: 95 % intervals over test images."
 )
 figure = figures.lines(curves, caption, "training images", "SSE per test image", log=True)
@@ -375,14 +373,14 @@ for k in np.unique(images.y_test):
 candidates = [
     ("the autoencoder has a lower SSE than PCA", model, "pca_clipped", "sse", "lower"),
     ("the autoencoder has a higher SSIM than PCA", model, "pca_clipped", "ssim", "higher"),
-    ("`linear` has a lower SSE than PCA", "linear", "pca_clipped", "sse", "lower"),
+    ("linear has a lower SSE than PCA", "linear", "pca_clipped", "sse", "lower"),
     ("hidden layers lower the SSE", "scheduled", "linear", "sse", "lower"),
     ("the schedule lowers the SSE", "scheduled", model, "sse", "lower"),
     ("the squared error as the loss lowers the SSE", "squared", "scheduled", "sse", "lower"),
 ]
 if subsets:
     smallest = [metrics.numbered_name(name, subsets[0]) for name in ("scheduled", "pca_clipped")]
-    sentence = f"`scheduled` has a lower SSE than PCA with {subsets[0]:,} training images"
+    sentence = f"scheduled has a lower SSE than PCA with {subsets[0]:,} training images"
     candidates.append((sentence, *smallest, "sse", "lower"))
 
 # %%
