@@ -9,13 +9,12 @@
 # %% [markdown]
 # # Check and prepare the images
 #
-# **Question.** Are these the images that we think they are, and what is the least possible loss?
+# **Question.** Is the data set intact, and what is the lowest loss that a model can reach on it?
 #
 # **What you will do.** Load the images, compare their checksums with the published files, split and scale them, and look at
 # them before any model does.
 #
-# **What you will learn.** Which errors a model must beat before it has learned anything; why the loss that the study reports
-# cannot reach 0, and how low it can get.
+# **What you will learn.** Which error a trivial model already reaches; why the loss of a perfect model is not 0.
 #
 # **What you need.** Nothing but the installed project. **Time.** A quarter of a minute.
 
@@ -25,7 +24,7 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # or fashion_mnist, digits, or the path of a file or folder of your own
-image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
+image_size: list = []  # height and width to resample to; [] keeps the original size
 seed: int = 0  # which images the sample grid shows
 per_class: int = 10  # images of each class in the sample grid
 shown_classes: int = 30  # classes in the sample grid, at most
@@ -35,7 +34,8 @@ shown_classes: int = 30  # classes in the sample grid, at most
 #
 # Is this the data set that its name says? `load` looks for the file in `$AE_DATA_DIR`, then asks Keras. In either case the
 # arrays are written as the IDX byte streams in which LeCun, Cortes and Burges published MNIST, and their MD5 sums are compared
-# with those of the published files. A permuted, cropped or relabelled copy is refused.
+# with those of the published files. A permuted, cropped or relabelled copy is refused. `run` is the folder to which this
+# notebook writes its results.
 
 # %%
 from ae_lib import data, figures, metrics
@@ -55,22 +55,23 @@ images
 images.source
 
 # %%
-pd.Series(images.md5, name="MD5 as IDX").to_frame()
+pd.Series(images.md5, name="MD5 of the IDX file").to_frame()
 
 # %% [markdown]
-# Whoever has the same sums has the same images and labels, in the same order.
+# Equal checksums mean equal images and labels, in the same order.
 #
 # ## Split, scale, flatten
 #
-# Which images may decide, and which may only be reported on? A part of the training images, in MNIST the first 10,000, is set
-# aside as the validation subset: every choice in the study is made on it. The test images serve the reports only. Pixels are
-# divided by 255, and each image becomes a row of numbers, 784 in MNIST.
+# Which images are used for model selection, and which only for the final evaluation? A part of the original training set, in
+# MNIST the first 10,000 of 60,000 images, is set aside as the validation set; the rest is called the training set. All choices
+# in the study are made on the validation images; the test images are used only to report results. Pixels are scaled to
+# [0, 1], and each image becomes a row of numbers, 784 in MNIST.
 
 # %%
 splits = {"training": images.x_train, "validation": images.x_val, "test": images.x_test}
 labels = {"training": images.y_train, "validation": images.y_val, "test": images.y_test}
 shapes = {split: (x.shape, x.dtype, x.min(), x.max()) for split, x in splits.items()}
-table = pd.DataFrame(shapes, index=["shape", "dtype", "least", "greatest"]).T
+table = pd.DataFrame(shapes, index=["shape", "dtype", "min", "max"]).T
 table.rename_axis(columns=images.title)
 
 # %% [markdown]
@@ -109,7 +110,8 @@ run.show("01_samples", figures.image_rows(sample, images.shape, caption))
 
 # %%
 counts = {split: np.bincount(y, minlength=len(images.classes)) for split, y in labels.items()}
-shares = pd.DataFrame(counts, images.classes) / pd.Series(counts).map(np.sum)
+counts = pd.DataFrame(counts, index=images.classes)
+shares = counts / counts.sum()
 shares.describe().loc[["min", "max"]].rename_axis(columns=images.title).round(4)
 
 # %%
@@ -142,19 +144,19 @@ pixel_shares = pd.Series({kind: mask.mean() for kind, mask in kinds.items()})
 pixel_shares.to_frame("share of pixels").rename_axis(columns=images.title).round(4)
 
 # %% [markdown]
-# MNIST's usual mean of 0.1307 and standard deviation of 0.3081 are those of all 60,000 training images, so training and
-# validation images are taken together here.
+# MNIST's usual mean of 0.1307 and standard deviation of 0.3081 are those of the original training set of 60,000 images,
+# so training and validation images are taken together here.
 
 # %%
 everything = np.concatenate([images.x_val, images.x_train])
 mean, std = everything.mean(dtype="float64"), everything.std(dtype="float64")
 empty = (everything.max(axis=0) == 0).sum()
 print(f"mean {mean:.4f} and standard deviation {std:.4f}")
-print(f"pixels that are empty in every image: {empty} of {images.pixels}")
+print(f"pixels that are empty in all training and validation images: {empty} of {images.pixels}")
 
 # %%
 caption = (
-    f"Figure 1.3. {images.title}: {(x.max(axis=0) == 0).sum()} pixels are empty in every training image, and "
+    f"Figure 1.3. {images.title}: {(x.max(axis=0) == 0).sum()} pixels are empty in every image of the training set, and "
     f"{(x.std(axis=0) > 0.3).sum()} have a standard deviation above 0.3. Left: the mean training image, right: the standard "
     "deviation of each pixel."
 )
@@ -162,7 +164,7 @@ maps = {"mean": x.mean(axis=0), "standard deviation": x.std(axis=0)}
 run.show("01_pixel_statistics", figures.pixel_maps(maps, images.shape, caption, "intensity"))
 
 # %% [markdown]
-# Do the three splits come from one source? The amount of ink, the sum of an image's intensities, should then have the same
+# Do the three splits have one distribution? The amount of ink, the sum of an image's intensities, should then have the same
 # distribution in all three.
 
 # %%
@@ -173,28 +175,28 @@ xlabel = f"ink per image / sum of the {images.pixels} intensities"
 run.show("01_ink", figures.histogram(ink, caption, xlabel))
 
 # %% [markdown]
-# ## Find the floor of the loss
+# ## Find the BCE floor
 #
 # How low can the loss get? The study trains with binary cross-entropy (BCE), −x log y − (1 − x) log(1 − y), averaged over the
-# pixels. For black and white targets its least value is 0. For a grey target it is not: even the perfect reconstruction y = x
-# has the pixel's own entropy, −x log x − (1 − x) log(1 − x), as its BCE. The study therefore reports the **excess BCE** as
-# well, the part above this floor.
+# pixels. For black and white targets its minimum is 0. For a grey target it is not: even the perfect reconstruction y = x has
+# the pixel's own entropy, −x log x − (1 − x) log(1 − x), as its BCE. The BCE of a perfect reconstruction, the **BCE floor**,
+# is therefore the mean entropy of the pixels. The study also reports the **excess BCE**, the part above the BCE floor.
 
 # %% tags=["nbval-ignore-output"]
 entropies = {split: metrics.entropy(values) for split, values in splits.items()}
 floors = pd.Series({split: metrics.interval(values) for split, values in entropies.items()})
-floors.to_frame("least possible BCE, nats per pixel [95 % interval]").rename_axis(
-    index=images.title
-)
+floors.to_frame("BCE floor, nats per pixel [95 % interval]").rename_axis(index=images.title)
 
 # %% [markdown]
-# The interval says how far the mean would move with other images from the same source. Where splits differ in their floor,
-# their losses must be compared by the excess above it.
+# The 95 % interval covers the sampling of the images: other images of the same distribution would give another mean. On MNIST
+# the floors of the training and the validation images are equal within their intervals; on other data they need not be. The
+# excess BCE can be compared between splits and between data sets in either case.
 #
 # ## Results
 #
 # The other end of the scale is a model that returns the mean training image for every input. A model that has learned
-# something lies between the two.
+# something lies between the two. `run.finish` saves the metrics, and compares the most important ones, the headline metrics,
+# with the published values in `reports/reference`: a metric is reproduced if it lies within the tolerance stated there.
 
 # %% tags=["nbval-ignore-output"]
 mean_image = np.broadcast_to(x.mean(axis=0), images.x_test.shape)
@@ -226,8 +228,8 @@ reproduced
 # ## Limitations
 #
 # The checksums prove that the images are the published ones, not that the published labels are right. Exact copies are
-# counted, near copies are not. The floor holds for grey values read as probabilities; it is no property of the images that
-# other losses would share.
+# counted, near copies are not. The BCE floor belongs to this loss: with another loss the floor is different, 0 for the squared
+# error.
 #
 # **Read next.** `02_train` builds the autoencoder and trains it on these images. Why the BCE of grey targets is not a
 # likelihood: Loaiza-Ganem and Cunningham, "The continuous Bernoulli: fixing a pervasive error in variational autoencoders",

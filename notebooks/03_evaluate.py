@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Evaluate the reconstructions
 #
-# **Question.** How good are the autoencoder's reconstructions, beside what is simple?
+# **Question.** How good are the autoencoder's reconstructions, compared with simple baselines?
 #
 # **What you will do.** Reconstruct the test images and compare the error with that of PCA with as many components, of an
 # autoencoder without hidden layers, of another training loss, and of the mean image. Repeat the comparison with PCA for
@@ -27,15 +27,15 @@
 # %% tags=["parameters"]
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 dataset: str = "mnist"  # the data set that the model was trained on
-image_size: list = []  # height and width to which the images are resampled; [] leaves them as they are
+image_size: list = []  # height and width to resample to; [] keeps the original size
 model: str = "dense"  # or another of ae_lib.run.MODELS; its metrics are kept under this name
 seed: int = 0  # of the networks trained here, and of the images shown
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
 
 # Networks to train for the comparison
 compared: list = ["linear", "squared"]  # leave out what you do not need
-batch_size: int = 64  # as for `scheduled` in 02_train, likewise the next two
-epochs: int = 20  # passes over all training images
+batch_size: int = 64  # this, epochs and learning_rate are those of `scheduled` in 02_train
+epochs: int = 20  # for networks trained on all training images
 learning_rate: float = 0.002  # at the start; it falls to 0 along a cosine
 linear_learning_rate: float = 0.01  # better than 0.002 on MNIST's validation images
 
@@ -45,7 +45,7 @@ sizes: list = [
     3000,
     10000,
 ]  # numbers of training images; [] leaves the section's trainings out
-size_epochs: list = [50, 60, 40]  # passes over each, so that the validation loss just stops falling
+size_epochs: list = [50, 60, 40]  # for each of sizes, chosen by the validation loss
 
 # Clipping
 epsilons: list = [
@@ -61,6 +61,8 @@ epsilons: list = [
 # ## Load the images and the models
 
 # %%
+import math
+
 from ae_lib import StudyError, data, figures, metrics, models, training
 from ae_lib.run import Run
 
@@ -75,6 +77,7 @@ if len(sizes) != len(size_epochs):
         "change it."
     )
 run = Run(profile, "03_evaluate")
+pd.set_option("display.max_colwidth", None)
 
 # %%
 images = data.load(dataset, image_size=image_size)
@@ -86,8 +89,8 @@ images
 # wherever the answer depends on how well a network was trained.
 
 # %%
-names = [model] if model == "scheduled" else [model, "scheduled"]
-autoencoders = {name: models.load(run.model(name)).autoencoder for name in names}
+loaded = [model] if model == "scheduled" else [model, "scheduled"]
+autoencoders = {name: models.load(run.model(name)).autoencoder for name in loaded}
 encoder = models.as_autoencoder(autoencoders[model]).encoder
 latent_dim = encoder.output_shape[1]
 {name: autoencoder.count_params() for name, autoencoder in autoencoders.items()}
@@ -95,13 +98,15 @@ latent_dim = encoder.output_shape[1]
 # %% [markdown]
 # ## Reconstruct with PCA and with the mean image
 #
-# PCA is the best linear map to a code and back for the squared error. It is fitted on the same training images, with as many
-# components as the code has units. Its reconstructions may leave [0, 1]. Clipping them to [0, 1] costs PCA nothing and only
-# lowers the squared error, so the clipped PCA is the fair baseline. The mean training image needs no code at all.
+# Among linear encoders and decoders, PCA has the smallest squared error on the images that it is fitted to. It is fitted on
+# the same training images, with as many components as the code has units. Its reconstructions may leave [0, 1]. Clipping them
+# to [0, 1] costs PCA nothing and only lowers the squared error, so the clipped PCA is the fair baseline. The mean training
+# image needs no code at all.
 
 
 # %%
 def fitted_pca(x_train, components):
+    # Exact, deterministic, and fast where there are more images than pixels.
     return PCA(components, svd_solver="covariance_eigh").fit(x_train)
 
 
@@ -132,21 +137,22 @@ val_bce.rename_axis("ε").to_frame("validation BCE / nats per pixel").round(4)
 #   linear encoder.
 # - `squared` has the layers of `scheduled`, and is trained with the squared error.
 #
-# Both are trained as `scheduled` was. Only the learning rate of `linear` differs: on MNIST's validation images 0.01 had a lower
-# loss than 0.002.
+# Both are trained as `scheduled` was. Only the learning rate of `linear` differs: on MNIST's validation images 0.01 had a
+# lower loss than 0.002.
 
 
 # %%
-def train(autoencoder, pixels, passes, rate, loss="binary_crossentropy"):
-    size = min(batch_size, len(pixels))
-    decay = keras.optimizers.schedules.CosineDecay(rate, passes * -(-len(pixels) // size))
-    settings = training.Settings(passes, size, decay, seed, compiler, loss)
+def train(autoencoder, pixels, n_epochs, rate, loss="binary_crossentropy"):
+    batch = min(batch_size, len(pixels))
+    steps = n_epochs * math.ceil(len(pixels) / batch)
+    decay = keras.optimizers.schedules.CosineDecay(rate, steps)
+    settings = training.Settings(n_epochs, batch, decay, seed, compiler, loss)
     folder = run.folder / "checkpoints"
     training.fit(autoencoder, pixels, images.pixels_val, settings, checkpoint_folder=folder)
     return autoencoder
 
 
-def new_scheduled():
+def reinitialized_network():
     keras.utils.set_random_seed(seed)
     return models.reinitialized(autoencoders["scheduled"])
 
@@ -158,8 +164,8 @@ if "linear" in compared:
     shallow = models.dense_autoencoder(images.pixels, [], latent_dim).autoencoder
     autoencoders["linear"] = train(shallow, pixels, epochs, linear_learning_rate)
 if "squared" in compared:
-    deep, loss = new_scheduled(), "mean_squared_error"
-    autoencoders["squared"] = train(deep, pixels, epochs, learning_rate, loss)
+    deep = reinitialized_network()
+    autoencoders["squared"] = train(deep, pixels, epochs, learning_rate, "mean_squared_error")
 for name, autoencoder in autoencoders.items():
     reconstructions[name] = models.predict_in_batches(autoencoder, x_test)
 
@@ -168,12 +174,13 @@ for name, autoencoder in autoencoders.items():
 #
 # Each test image gets six scores:
 #
-# - **BCE**, the loss, in nats per pixel, and the **excess BCE** above the entropy of the grey targets (`01_preprocess`);
+# - **BCE**, the loss, in nats per pixel, and the **excess BCE** above the BCE floor (`01_preprocess`);
 # - **MSE**, the squared error per pixel, and **SSE**, its sum over the image, as Hinton and Salakhutdinov report it;
 # - **PSNR** in decibels, and **SSIM**, which compares local structure (Wang et al. 2004) and is 1 for equal images.
 
 # %%
-measured, scores = {}, {}
+measured = {}
+scores = {}
 for name, y in reconstructions.items():
     clipping = epsilon if name.startswith("pca") else metrics.EPSILON
     scores[name] = metrics.score(x_test, y, images.shape, clipping)
@@ -208,8 +215,8 @@ caption = (
     f"Figure 3.2. {images.title}: the ten largest squared errors of {model} are "
     f"{sse[worst].mean() / sse.mean():.1f} times the mean. Titles: class, SSE of {model}."
 )
-names = images.classes[images.y_test[worst]]
-titles = [f"{name}, {error:.1f}" for name, error in zip(names, sse[worst], strict=True)]
+worst_classes = images.classes[images.y_test[worst]]
+titles = [f"{name}, {error:.1f}" for name, error in zip(worst_classes, sse[worst], strict=True)]
 shown = {name: y[worst] for name, y in rows.items()}
 run.show("03_worst", figures.image_rows(shown, images.shape, caption, titles))
 
@@ -257,18 +264,18 @@ run.show("03_error_by_class", figure)
 # PCA has few parameters and needs few images; an autoencoder of this size has many. From how many training images on is the
 # autoencoder better? `scheduled` is trained again on the first images of the training set, and PCA is fitted on the same ones.
 #
-# What is kept equal matters. With equal passes, the smaller sets would get too few steps; with equal steps, they would overfit.
-# The numbers of passes (`size_epochs`) are therefore such that on MNIST the validation loss has just stopped falling at the
-# end. With 1,000 images, for example, 50 passes had a lower validation loss than 200. This use of the validation images favours
-# the network: who has 1,000 images does not have 10,000 others to choose with.
+# With an equal number of epochs the smaller sets would get too few gradient steps; with an equal number of steps the network
+# would overfit them. The number of epochs is therefore chosen for each size (`size_epochs`), such that on MNIST the validation
+# loss has just stopped falling at the end. With 1,000 images, for example, 50 epochs had a lower validation loss than 200.
+# This favours the network, since with only 1,000 images there would be no 10,000 validation images.
 
 # %% tags=["nbval-ignore-output"]
 components = autoencoders["scheduled"].get_layer("encoder").output_shape[1]
 subsets = [n for n in sizes if components < n < len(pixels)]
 trained, errors = {len(pixels): autoencoders["scheduled"]}, {"scheduled": {}, "pca_clipped": {}}
-for n, passes in zip(sizes, size_epochs, strict=True):
+for n, n_epochs in zip(sizes, size_epochs, strict=True):
     if n in subsets:
-        trained[n] = train(new_scheduled(), pixels[:n], passes, learning_rate)
+        trained[n] = train(reinitialized_network(), pixels[:n], n_epochs, learning_rate)
 
 # %%
 for n, autoencoder in sorted(trained.items()):
@@ -281,16 +288,18 @@ for n, autoencoder in sorted(trained.items()):
 # %% tags=["nbval-ignore-output"]
 by_size = pd.DataFrame(errors).map(metrics.interval)
 pairs = [(errors["pca_clipped"][n], errors["scheduled"][n]) for n in by_size.index]
-by_size["PCA's minus scheduled's"] = [metrics.difference(*pair) for pair in pairs]
+by_size["difference (pca_clipped − scheduled)"] = [metrics.difference(*pair) for pair in pairs]
 by_size.rename_axis(index="training images", columns=f"{images.title}, test SSE")
 
 # %%
 curves = {name: pd.DataFrame([vars(v) for v in by_size[name]], by_size.index) for name in errors}
-better = [f"{n:,}" for n, gain in by_size.iloc[:, -1].items() if gain.low > 0]
-finding = f"with {', '.join(better)} training images" if better else "with none of them"
+better = [n for n, gain in by_size.iloc[:, -1].items() if gain.low > 0]
+finding = f"with {', '.join(f'{n:,}' for n in better) or 'none of these sets of'} training images"
+if better and better == list(by_size.index[-len(better) :]):
+    finding = f"from {better[0]:,} training images on"
 caption = (
-    f"Figure 3.5. {images.title}: of {len(by_size)} training sets, the autoencoder has a lower squared error than PCA "
-    f"{finding}. Bands: 95 % intervals over test images."
+    f"Figure 3.5. {images.title}: scheduled has a lower squared error than PCA {finding}. "
+    "Bands: 95 % intervals over test images."
 )
 figure = figures.lines(curves, caption, "training images", "SSE per test image", log=True)
 run.show("03_training_size", figure)
@@ -300,54 +309,57 @@ run.show("03_training_size", figure)
 #
 # Hinton and Salakhutdinov ("Reducing the dimensionality of data with neural networks", Science 313, 2006) report the SSE of
 # MNIST's test images for three models with 30-dimensional codes. Their protocol differs from this one: they trained on 60,000
-# images, not on 50,000, with a code of 30 units, and their autoencoder is deeper and wider, pretrained layer by layer as
-# restricted Boltzmann machines, and fine-tuned.
+# images, not on 50,000, and their autoencoder is deeper and wider, pretrained layer by layer as restricted Boltzmann machines,
+# and fine-tuned. Their PCA is not clipped, so it is compared with `pca`.
 
 # %% tags=["nbval-ignore-output"]
+dims = {name: net.get_layer("encoder").output_shape[1] for name, net in autoencoders.items()}
+dims |= {"pca": latent_dim, "pca_clipped": latent_dim, "mean": 0}
 published = {
     "deep autoencoder, 784-1000-500-250-30": (30, 3.00, "scheduled"),
     "logistic PCA": (30, 8.01, "linear"),
     "PCA": (30, 13.87, "pca"),
 }
-columns = ["latent dim, 2006", "SSE of MNIST, 2006", "nearest model here"]
-related = pd.DataFrame(published, columns).T
-nearest = related["nearest model here"]
-related[f"its SSE, {images.title}"] = [
-    f"{scores[name]['sse'].mean():.2f}" if name in scores else "–" for name in nearest
+related = pd.DataFrame(published, ["latent dim (2006)", "SSE (2006)", "model here"]).T
+here = related["model here"]
+related["latent dim (here)"] = [dims.get(name, "–") for name in here]
+related["SSE (here)"] = [
+    f"{scores[name]['sse'].mean():.2f}" if name in scores else "–" for name in here
 ]
-related
+related.rename_axis(columns=f"2006: MNIST; here: {images.title}")
 
 # %% [markdown]
-# In the published figures, as on MNIST here, more than half of the distance between PCA and the deep autoencoder is covered
-# without any hidden layer, by the sigmoid output and the cross-entropy. The deep autoencoder of 2006 remains better than
-# `scheduled`, with a smaller code. Other well-known work cannot be compared by this number. Bourlard
-# and Kamp ("Auto-association by multilayer perceptrons and singular value decomposition", Biological Cybernetics 59, 1988) and
-# Baldi and Hornik (Neural Networks 2, 1989) prove that with a linear output and squared error a single hidden layer
-# cannot be better than PCA. Vincent et al. ("Stacked denoising autoencoders", JMLR 11, 2010) judge autoencoders by the accuracy
-# of a classifier that starts from them. Kingma and Welling ("Auto-encoding variational Bayes", ICLR 2014) report a bound of
-# the log-likelihood (`11_train_variational`).
+# From PCA to logistic PCA the published SSE falls by 5.86, of 10.87 from PCA to the deep autoencoder; on MNIST here it falls
+# by 5.93 of 9.53. The sigmoid output and the cross-entropy therefore bring more than half of the gain, without any hidden
+# layer. The deep autoencoder of 2006 remains better than `scheduled`, with a smaller code. Other well-known work cannot be
+# compared by this number. Bourlard and Kamp ("Auto-association by multilayer perceptrons and singular value decomposition",
+# Biological Cybernetics 59, 1988) and Baldi and Hornik (Neural Networks 2, 1989) prove that with a linear output and squared
+# error a single hidden layer cannot be better than PCA. Vincent et al. ("Stacked denoising autoencoders", JMLR 11, 2010) judge
+# autoencoders by the accuracy of a classifier that starts from them. Kingma and Welling ("Auto-encoding variational Bayes",
+# ICLR 2014) report a bound of the log-likelihood (`11_train_variational`).
 #
 # ## Results
 #
 # The table answers the question for this data set. If PCA wins, as it does on the embedded digits, look at the data: these
 # digits were enlarged from 8 × 8 pixels, so that 32 components are half of all dimensions that they have. Intervals are those
-# of the test images; they do not contain the effect of another training seed. "Least possible" is what a
-# perfect reconstruction has.
+# of the test images; they do not cover the training seed. An arrow tells whether a lower or a higher value is better.
 
 # %%
-dims = {name: net.get_layer("encoder").output_shape[1] for name, net in autoencoders.items()}
-dims |= {"pca": latent_dim, "pca_clipped": latent_dim, "mean": 0}
 kinds = ["excess_bce", "sse", "psnr", "ssim"]
+headings = ["excess BCE ↓ / nats per pixel", "SSE ↓", "PSNR ↑ / dB", "SSIM ↑"]
 results = pd.DataFrame({"latent dim": dims}).astype(object)
-for kind in kinds:
-    results[kind] = {name: metrics.interval(table[kind]) for name, table in scores.items()}
+for kind, heading in zip(kinds, headings, strict=True):
+    results[heading] = {name: metrics.interval(table[kind]) for name, table in scores.items()}
 
 # %% tags=["nbval-ignore-output"]
-results.loc["least possible"] = ["–", 0, 0, "∞", 1]
-results.rename_axis(index=f"{images.title}, test", columns="mean [95 % interval]")
+results.loc["perfect reconstruction"] = ["–", 0, 0, "∞", 1]
+results.rename({"mean": "mean image"}).rename_axis(
+    index=f"{images.title}, test", columns="mean [95 % interval]"
+)
 
 # %% [markdown]
-# Which of these differences are larger than chance? The claims are decided together, paired by image, with Holm's correction.
+# Which of these differences are significant? The claims are tested together, paired by image, with Holm's correction at 5 %.
+# Gains and verdicts are defined in `02_train`; a "no" means that the difference is significant against the claim.
 
 # %%
 parts = {}  # of the training or of the test images
@@ -359,24 +371,25 @@ for k in np.unique(images.y_test):
 
 # %%
 candidates = [
-    ("the autoencoder has a lower squared error than PCA", model, "pca_clipped", "sse", "lower"),
+    ("the autoencoder has a lower SSE than PCA", model, "pca_clipped", "sse", "lower"),
     ("the autoencoder has a higher SSIM than PCA", model, "pca_clipped", "ssim", "higher"),
-    ("without hidden layers it has a lower SSE than PCA", "linear", "pca_clipped", "sse", "lower"),
-    ("hidden layers lower the squared error", "scheduled", "linear", "sse", "lower"),
-    ("the schedule lowers the squared error", "scheduled", model, "sse", "lower"),
-    ("training with the squared error lowers it", "squared", "scheduled", "sse", "lower"),
+    ("linear has a lower SSE than PCA", "linear", "pca_clipped", "sse", "lower"),
+    ("hidden layers lower the SSE", "scheduled", "linear", "sse", "lower"),
+    ("the schedule lowers the SSE", "scheduled", model, "sse", "lower"),
+    ("the squared error as the loss lowers the SSE", "squared", "scheduled", "sse", "lower"),
 ]
 if subsets:
     smallest = [metrics.numbered_name(name, subsets[0]) for name in ("scheduled", "pca_clipped")]
-    sentence = f"with {subsets[0]:,} training images it has a lower squared error than PCA"
+    sentence = f"scheduled has a lower SSE than PCA with {subsets[0]:,} training images"
     candidates.append((sentence, *smallest, "sse", "lower"))
 
 # %%
-claims, measured = [], measured | parts
+claims = []
+measured |= parts
 for sentence, first, second, kind, better in candidates:
-    names = f"{first}.test.{kind}", f"{second}.test.{kind}"
-    if first != second and set(names) <= set(measured):
-        claims.append((sentence, *names, better))
+    pair = f"{first}.test.{kind}", f"{second}.test.{kind}"
+    if first != second and set(pair) <= set(measured):
+        claims.append((sentence, *pair, better))
 headline = [f"{m}.test.{kind}" for m in scores for kind in ("sse", "ssim") if m != "pca"]
 headline += [f"{m}.test.{kind}" for m in (model, "pca_clipped") for kind in ("bce", "mse")]
 reproduced = run.finish(measured, claims, headline + list(parts))
@@ -386,17 +399,19 @@ reproduced
 reproduced.claims[["claim", "gain", "verdict"]]
 
 # %% [markdown]
-# What makes the autoencoder better than PCA? On MNIST the output and the loss alone, without hidden layers, take the squared
-# error from 11.9 to 7.3; hidden layers take it to 3.7. Training with the squared error in place of the cross-entropy does not
-# lower the squared error: it raises it by 0.06. With 1,000 training images PCA is better.
+# What makes the autoencoder better than PCA? On MNIST the SSE falls by 8.26 from the clipped PCA (11.92) to `scheduled`
+# (3.66). Of this, 4.66 are due to the sigmoid output and the cross-entropy, without hidden layers, and 3.60 to the hidden
+# layers. The schedule accounts for 0.38 of the latter: `dense`, trained without it, has 4.04. Training with the squared error
+# in place of the cross-entropy does not lower the SSE but raises it by 0.06. Its learning rate is that of `scheduled` and was
+# not tuned for this loss, which may explain the difference. With 1,000 training images PCA has the lower SSE.
 #
 # ## Limitations
 #
 # Every network was trained with one seed here, and intervals and verdicts are those of the test images; the published
-# reference repeats the trainings with other seeds. `linear` was given two learning rates, of which validation images chose one,
-# and one number of passes, so more training could bring it closer to the deep network. Squared errors and SSIM do not measure whether a reconstruction is
-# still recognised as the same class. The training-set curve holds for this network and this code, and its passes
-# were chosen with more validation images than a small data set has.
+# reference repeats the trainings with other seeds. `linear` was given two learning rates, of which validation images chose
+# one, and one number of epochs, so more training could bring it closer to the deep network. Squared errors and SSIM do not
+# measure whether a reconstruction is still recognised as the same class. The training-set curve holds for this network and
+# this code, and its numbers of epochs were chosen with more validation images than a small data set has.
 #
 # **Read next.** `04_error_maps` asks where in the image, and on which strokes, the remaining error lies.
 # `13_study_latent_size` repeats the comparison with PCA for other latent dimensions.
