@@ -123,10 +123,10 @@ run.show("04_error_by_class", figures.pixel_maps(maps, images.shape, caption, "m
 # image at each distance, and then over the images.
 
 # %%
-distance = strokes.signed_edge_distance(x, images.shape)
+limits = np.arange(-6, 4.01, 1)
 
 
-def error_by_distance(values, limits=np.arange(-6, 4.01, 1)):
+def error_by_distance(values):
     """The mean squared error at each distance, with its interval over the images that have it."""
     by_image = strokes.mean_by_distance(values, distance, limits).T
     rows = [metrics.interval(means[np.isfinite(means)]) for means in by_image]
@@ -139,6 +139,7 @@ def error_by_distance(values, limits=np.arange(-6, 4.01, 1)):
 # outside the stroke, which have an error but no ink, so some excess over the share of the ink is to be expected.
 
 # %%
+distance = strokes.signed_edge_distance(x, images.shape)
 near, ink = np.abs(distance) < edge_width, x >= strokes.INK
 near_sse = pd.DataFrame({name: (values * near).sum(axis=1) for name, values in squared.items()})
 edge_share = {name: metrics.ratio(near_sse[name], sse[name]) for name in sse}
