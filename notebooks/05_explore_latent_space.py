@@ -97,6 +97,7 @@ def encode(network):
 pixels = {"train": images.x_train, "val": images.x_val, "test": images.x_test}
 latent_dim = encoder.output_shape[1]
 small = f"dense_{small_dim}"  # the smaller network, trained below
+settings = training.Settings(epochs, batch_size, learning_rate, seed)  # its training
 pca = PCA(latent_dim, svd_solver="covariance_eigh").fit(pixels["train"])
 features = {model: encode(encoder), "pca": encode(pca.transform), "pixels": pixels}
 if not np.ptp(features[model]["train"], axis=0).any():
@@ -204,22 +205,22 @@ table.rename_axis(columns=f"{images.title}, test [95 %]")
 
 
 # %% tags=["nbval-ignore-output"]
-def compare_with_pca(score, view=""):
-    code, other = measured[f"{model}.test.{score}{view}"], measured[f"pca.test.{score}"]
-    gain = metrics.difference(code, other)
+def print_difference(first, second):
+    gain = metrics.difference(measured[first], measured[second])
     verdict = "yes" if metrics.equivalent(gain, margin) else "not shown"
-    print(f"{score}, code{view} − PCA: {gain}; equivalent within ±{margin:g}: {verdict}")
+    print(f"{first} − {second}: {gain}; equivalent within ±{margin:g}: {verdict}")
 
 
 for score in table.index:
-    compare_with_pca(score)
+    print_difference(f"{model}.test.{score}", f"pca.test.{score}")
 
 # %% [markdown]
 # An autoencoder is trained to reconstruct, not to place images of one class near each other, and PCA with as many
 # components is a strong baseline. On MNIST the 5-NN accuracy is 97.2 % on the code of 32 units, 97.5 % on PCA and 96.6 % on
 # pixels. Code and PCA are equivalent within ±1 percentage point. This margin is wide beside an error of 2.5 %: the interval
 # does not exclude that the code has a fifth more errors than PCA. The comparison also depends on the training: the default
-# model `dense` is under-trained, and `12_compare_models` has the values of `scheduled`, the same network under a decaying learning rate.
+# model `dense` is under-trained, and `12_compare_models` has the values of `scheduled`, the same network under a decaying
+# learning rate.
 
 # %% [markdown]
 # ## Give the code a scale
@@ -243,7 +244,7 @@ for score, (name, view) in views.items():
     correct = latent.vote(images.y_train, nearest) == images.y_test
     measured[score] = correct.astype("float64")
     print(f"{score}: {metrics.interval(correct)}")
-compare_with_pca("knn5_accuracy", "_rescaled")
+print_difference(f"{model}.test.knn5_accuracy_rescaled", "pca.test.knn5_accuracy")
 
 # %% [markdown]
 # On MNIST whitening lowers PCA's accuracy by 0.5 percentage points, so its scale helps its neighbours. Whitening hardly
@@ -263,7 +264,6 @@ compare_with_pca("knn5_accuracy", "_rescaled")
 # %% tags=["classes"]
 compared = {model: features[model]}
 if 0 < small_dim < latent_dim:
-    settings = training.Settings(epochs, batch_size, learning_rate, seed)
     keras.utils.set_random_seed(seed)
     network = models.dense_autoencoder(images.pixels, hidden, small_dim)
     training.fit(network.autoencoder, images.pixels_train, images.pixels_val, settings)
@@ -369,7 +369,7 @@ for i in range(moved_shown):
 caption = (
     f"Figure 5.6. The changes that a unit makes in different images have a mean cosine of {agreement.mean():.2f}, where PCA's components "
     f"have 1. {images.title}; the most and the least costly units, by number, moved from their {low:.0%} to their {high:.0%} "
-    "quantile in test images. In a row of changes dark is missing ink and light is added ink, as in the maps of signed errors in notebook 04."
+    "quantile in test images. In a row of changes dark is missing ink and light is added ink."
 )
 run.show("05_traversals", figures.image_rows(rows, images.shape, caption, units))
 
