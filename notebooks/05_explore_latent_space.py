@@ -355,9 +355,7 @@ moved = [latent.with_one_unit_at(codes[model][:moved_images], values) for values
 shape = (latent_dim, -1, images.pixels)  # units, images, pixels
 at_low, at_high = decode(moved[0]).reshape(shape), decode(moved[1]).reshape(shape)
 agreement = latent.agreement(at_high - at_low)
-print(
-    f"agreement: mean {agreement.mean():.2f}, {agreement.min():.2f} to {agreement.max():.2f}; PCA 1"
-)
+print(f"mean {agreement.mean():.2f}, {agreement.min():.2f} to {agreement.max():.2f} (PCA: 1)")
 
 # %%
 half, rows = units_shown // 2, {}
