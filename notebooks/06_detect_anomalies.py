@@ -259,9 +259,7 @@ run.show("06_caught", anomaly.detection_matrix(panels, caption))
 caught_others = f"{other_dataset} is neither in AE_DATA_DIR nor in Keras's cache"
 if data.local_file(other_dataset):
     other = data.load(other_dataset, image_size=images.shape)
-    caught_others = (
-        (detect(other.x_test) > limits).mean().to_frame(f"{other.title}, detection rate")
-    )
+    caught_others = (detect(other.x_test) > limits).mean().to_frame(f"{other.title}, detected")
 caught_others
 
 # %% [markdown]
@@ -347,9 +345,7 @@ results["one class, AUROC"] = pd.DataFrame({name: a.mean(axis=1) for name, a in 
 # %% tags=["classes"]
 tables = anomaly.best_by_class(by_class, images.classes[classes])
 best, table = next(iter(tables.items()))
-finding = (
-    f"{best} has the highest mean AUROC ({table['value'].mean():.4f}) with one class as normal"
-)
+finding = f"{best} has the highest mean AUROC ({table['value'].mean():.4f})"
 caption = f"Figure 6.6. {images.title}: {finding}. The three best detectors, with 95 % intervals."
 labels = "class that is normal", "AUROC"
 run.show("06_one_class", figures.intervals_by_group(tables, caption, *labels, bottom=None))
