@@ -118,8 +118,8 @@ def fit_scores(encode, decode, x_train):
 
 # %% [markdown]
 # All four are computed for the network and for **PCA** with as many components, which is fitted to the same images. PCA's
-# components keep distances within the space that they span, and its k-NN distance ignores what lies outside. The last baseline looks
-# at nothing but the **ink**: how far its amount is from the median of the training images.
+# components keep distances within the space that they span, and its k-NN distance ignores what lies outside. The last baseline
+# looks at nothing but the **ink**: how far its amount is from the median of the training images.
 
 # %%
 pca_name = f"PCA-{latent_dim}"
@@ -164,11 +164,12 @@ promises[f"equivalent to {rate:g} ± {margin:g}"] = [metrics.equivalent(e, margi
 promises.rename_axis(["model", "score"]).replace({True: "yes", False: "no"})
 
 # %% [markdown]
-# The second column says whether the rate lies in the range in which 95 % of such rates lie. *Equivalent* means that the rate lies within
-# the margin around the nominal one (two one-sided tests). With few test images no rate is shown to be equivalent, and the range
-# is wide. The 95 % interval holds for this one threshold. The range also includes the randomness of the threshold, which depends
-# on the validation images. A rate may thus differ significantly from the nominal one and still be compatible with the guarantee, which
-# holds on average over thresholds. On MNIST, two of the nine rates lie just below the range, which is weak evidence of a difference.
+# The second column says whether the rate lies in the range in which 95 % of such rates lie. *Equivalent* means that the rate lies
+# within the margin around the nominal one (two one-sided tests). With few test images no rate is shown to be equivalent, and the
+# range is wide. The 95 % interval holds for this one threshold. The range also includes the randomness of the threshold, which
+# depends on the validation images. A rate may thus differ significantly from the nominal one and still be compatible with the
+# guarantee, which holds on average over thresholds. On MNIST, two of the nine rates lie just below the range, which is weak
+# evidence of a difference.
 
 # %%
 name = model, "squared error"
@@ -179,9 +180,10 @@ errors = {"validation": validation[name], "test": test[name]}
 run.show("06_thresholds", figures.histogram(errors, caption, "MSE per pixel", marks))
 
 # %% [markdown]
-# The **conformal p-value** grades how unusual an image is: it is the share of scores, among those of the validation images and of the
-# image itself, that are at least as high as the score of the image. The detector raises an alarm at rate α if the p-value is at most α.
-# Which normal images raise one? The figure lets you judge whether they are errors of the detector or unusual images indeed.
+# The **conformal p-value** grades how unusual an image is: it is the share of scores, among those of the validation images and of
+# the image itself, that are at least as high as the score of the image. The detector raises an alarm at rate α if the p-value is
+# at most α. Which normal images raise one? The figure lets you judge whether they are errors of the detector or unusual images
+# indeed.
 
 # %%
 name = model, "relative error"
@@ -199,8 +201,8 @@ run.show("06_false_alarms", figures.image_rows(rows, images.shape, caption, titl
 # %% [markdown]
 # ## Find corrupted images
 #
-# A random part of the test images is corrupted in seven ways. The strengths were chosen by eye: each corruption is visible and leaves
-# the image readable.
+# A random part of the test images is corrupted in seven ways. The strengths were chosen by eye: each corruption is visible and
+# leaves the image readable.
 
 # %%
 part = np.sort(np.random.default_rng(seed).permutation(len(x_test))[:corrupted])
@@ -220,9 +222,10 @@ caption = f"Figure 6.3. {images.title}: {extremes}. The last row is reconstructe
 run.show("06_corruptions", figures.image_rows(rows, images.shape, caption, kinds))
 
 # %% [markdown]
-# There are two measures for each detector and each kind. The **detection rate** is the share of corrupted images above the threshold,
-# and the **AUROC** is the probability that a corrupted image gets a higher score than an intact one. The scores of a random detector
-# would give a detection rate equal to the rate of false alarms, and an AUROC of 0.5. The AUROC needs no threshold.
+# There are two measures for each detector and each kind. The **detection rate** is the share of corrupted images above the
+# threshold, and the **AUROC** is the probability that a corrupted image gets a higher score than an intact one. The scores of a
+# random detector would give a detection rate equal to the rate of false alarms, and an AUROC of 0.5. The AUROC needs no
+# threshold.
 
 # %%
 caught, areas = {}, {}
@@ -246,12 +249,13 @@ run.show("06_caught", anomaly.detection_matrix(panels, caption))
 
 # %% [markdown]
 # Rows with the same score differ in the model, and rows of the same model differ in the score. A residual contains what the model
-# cannot represent. The squared error of the network detects pixel noise. On MNIST, PCA's detects salt-and-pepper noise and shuffled
-# pixels, but hardly Gaussian noise (6 % of the images), since its error is large on intact images as well. Blurring removes detail, and
-# a smooth image may be easier to represent than a sharp one. Its squared error then *falls*, and the AUROC is below 0.5: on MNIST it is
-# 0.01 for PCA, and 0.75 for the network, whose error rises. The code scores detect images that are represented, but far from the codes
-# of training images. An image with a large residual may have a code like any other. Where several corruptions are detected almost
-# always, as the noises are by the network, the mean over the seven is decided by the others.
+# cannot represent. The squared error of the network detects pixel noise. On MNIST, PCA's detects salt-and-pepper noise and
+# shuffled pixels, but hardly Gaussian noise (6 % of the images), since its error is large on intact images as well. Blurring
+# removes detail, and a smooth image may be easier to represent than a sharp one. Its squared error then *falls*, and the AUROC is
+# below 0.5: on MNIST it is 0.01 for PCA, and 0.75 for the network, whose error rises. The code scores detect images that are
+# represented, but far from the codes of training images. An image with a large residual may have a code like any other. Where
+# several corruptions are detected almost always, as the noises are by the network, the mean over the seven is decided by the
+# others.
 #
 # What about images of another data set? Its test images are scored if they are already on this machine. They enter no metric.
 
@@ -266,9 +270,9 @@ caught_others
 # ## Leave a class out
 #
 # An image of an unseen class is intact; only its shape is new. For each class, a network with the architecture and the training
-# objective of the model is trained on images of the other classes, all networks in parallel, and PCA is fitted to the same images. The
-# thresholds come from validation images of the other classes. Where there are too few of them for the rate of false alarms, there is
-# no threshold, and the detection rate is 0.
+# objective of the model is trained on images of the other classes, all networks in parallel, and PCA is fitted to the same
+# images. The thresholds come from validation images of the other classes. Where there are too few of them for the rate of false
+# alarms, there is no threshold, and the detection rate is 0.
 
 # %% tags=["nbval-ignore-output", "classes"]
 classes = images.everywhere
@@ -326,15 +330,15 @@ run.show("06_left_out", figures.intervals_by_group(tables, caption, *labels, bot
 #
 # ## Keep one class
 #
-# The protocol of most publications (Ruff et al., "Deep one-class classification", ICML 2018): a model of one class's training images
-# alone scores all test images, and those of the other classes are the anomalies. It is easier than the last one, since one class is
-# more uniform than nine.
+# The protocol of most publications (Ruff et al., "Deep one-class classification", ICML 2018): a model of one class's training
+# images alone scores all test images, and those of the other classes are the anomalies. It is easier than the last one, since one
+# class is more uniform than nine.
 #
-# **How the parameters were chosen.** The numbers of epochs and images per batch, the learning rate, and the form and σ of the relative
-# error were tuned for the network on MNIST's validation images, with the other digits as anomalies. In practice labelled anomalies
-# are often not available, so that these results are optimistic. PCA's relative error uses the same σ. Nothing else was tuned for PCA,
-# for the code scores or for the ink. No parameter was chosen on the
-# test images; the claims were written after an earlier edition's results on them were known.
+# **How the parameters were chosen.** The numbers of epochs and images per batch, the learning rate, and the form and σ of the
+# relative error were tuned for the network on MNIST's validation images, with the other digits as anomalies. In practice labelled
+# anomalies are often not available, so that these results are optimistic. PCA's relative error uses the same σ. Nothing else was
+# tuned for PCA, for the code scores or for the ink. No parameter was chosen on the test images; the claims were written after an
+# earlier edition's results on them were known.
 
 # %% tags=["nbval-ignore-output", "classes"]
 single = [images.pixels_train[images.y_train == k] for k in classes]
@@ -412,8 +416,8 @@ reproduced.claims[["claim", "gain", "verdict"]].rename_axis(columns=images.title
 # threshold only; it neither supports nor contradicts the guarantee, which is about the average over thresholds.
 #
 # **Published figures** for one class of MNIST, mean AUROC: a convolutional autoencoder 0.897 and Deep SVDD 0.948 (Ruff et al.,
-# 2018), OCGAN 0.975 (Perera, Nallapati and Xiang, CVPR 2019), an ℓ2 autoencoder 0.983 (a baseline in Bergmann et al.,
-# "Uninformed students", CVPR 2020), ARNet 0.983 (Ye et al., IEEE TMM 2022). They train on all of a digit's training images; here its
+# 2018), OCGAN 0.975 (Perera, Nallapati and Xiang, CVPR 2019), an ℓ2 autoencoder 0.983 (a baseline in Bergmann et al., "Uninformed
+# students", CVPR 2020), ARNet 0.983 (Ye et al., IEEE TMM 2022). They train on all of a digit's training images; here its
 # validation images are held out. They and the results here are no ranking: the schedule and the form of the relative error were
 # tuned here on labelled anomalies, and how the published models were tuned differs from paper to paper.
 #
@@ -433,23 +437,23 @@ reproduced.claims[["claim", "gain", "verdict"]].rename_axis(columns=images.title
 # | distance to the nearest training image | 0.953 |
 #
 # None of these trials was used to choose a setting, and their order on validation images is the same. The distance to the nearest
-# training image is a stronger baseline than PCA's k-NN distance, which has 0.911. Only the relative error came above 0.98: 0.985 to
-# 0.988 for the networks tried with it, 0.983 for PCA with 32 components, and 0.985 with 16, the best size on validation images. Most of
-# the gain over 0.965 is therefore due to the score, with PCA as with the network.
+# training image is a stronger baseline than PCA's k-NN distance, which has 0.911. Only the relative error came above 0.98: 0.985
+# to 0.988 for the networks tried with it, 0.983 for PCA with 32 components, and 0.985 with 16, the best size on validation
+# images. Most of the gain over 0.965 is therefore due to the score, with PCA as with the network.
 #
-# **Answer.** A large reconstruction error indicates some anomalies, and which ones depends on the score as much as on the model. On
-# MNIST, at 5 % false alarms, the relative error of the network detects 98 % of the images with Gaussian noise and 83 % of the blurred ones, PCA's 2 % and less
-# than 1 %; of the occluded ones PCA's detects 49 % and the network's 29 %. Of the images of an unseen digit the network's relative error
-# detects 36 %, PCA's 22 %; but the k-NN distance, which ignores the reconstruction, detects 48 % with PCA's codes and 42 % with the
-# network's.
+# **Answer.** A large reconstruction error indicates some anomalies, and which ones depends on the score as much as on the model.
+# On MNIST, at 5 % false alarms, the relative error of the network detects 98 % of the images with Gaussian noise and 83 % of the
+# blurred ones, PCA's 2 % and less than 1 %; of the occluded ones PCA's detects 49 % and the network's 29 %. Of the images of an
+# unseen digit the network's relative error detects 36 %, PCA's 22 %; but the k-NN distance, which ignores the reconstruction,
+# detects 48 % with PCA's codes and 42 % with the network's.
 
 # %% [markdown]
 # ## Limitations
 #
 # The intervals are over the test images of one training run. The guaranteed rate of false alarms holds for images of the same
-# distribution as the validation images, and for no others. Each kind of corruption has one strength, and an anomaly in practice may be like none of
-# them. The network's schedule and σ were tuned on labelled anomalies and the baselines were not, so that a part of the network's
-# lead may be due to the tuning.
+# distribution as the validation images, and for no others. Each kind of corruption has one strength, and an anomaly in practice
+# may be like none of them. The network's schedule and σ were tuned on labelled anomalies and the baselines were not, so that a
+# part of the network's lead may be due to the tuning.
 #
 # **Read next.** `07_compress_images` sends the same codes through an entropy coder. On why a low reconstruction error does not
 # mean that an image is normal: Merrill and Eskandarian, "Modified autoencoder training and scoring for robust unsupervised

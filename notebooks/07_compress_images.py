@@ -15,8 +15,8 @@
 # header. Fine-tune the decoder on quantised codes. Compare the error with that of PCA (under the same entropy coder), JPEG and WebP
 # at equal numbers of bits, and the number of bits with that of lossless formats.
 #
-# **What you will learn.** How transform coding works, how many bits a code of real numbers is worth, up to which rate an autoencoder
-# compresses better than PCA, and which part of the gain comes from the decoder.
+# **What you will learn.** How transform coding works, how many bits a code of real numbers is worth, up to which rate an
+# autoencoder compresses better than PCA, and which part of the gain comes from the decoder.
 #
 # **What you need.** A trained model, by default that of `02_train`. **Time.** A minute and a half on one core.
 
@@ -83,13 +83,13 @@ images
 # %% [markdown]
 # ## Make the codec
 #
-# How should a code of real numbers be rounded? Its units are correlated, and rounding errors of equal size matter more in some units
-# than in others, so that a single step for all units would waste bits. Transform coding (Goyal, "Theoretical foundations of transform
-# coding", IEEE Signal Processing Magazine 18(5), 2001) first maps the code to coordinates for which a single step is right. They
-# are uncorrelated, and an error in any of them changes the image by the same amount, as measured by the decoder's Jacobian on
-# training images. Each coordinate is then rounded to bins, and an entropy coder writes the bins. It takes the probability of a
-# bin from the training images: how often their coordinates fall into it. These counts are part of the codec. The codec made here
-# uses the **original decoder**, that of the trained model.
+# How should a code of real numbers be rounded? Its units are correlated, and rounding errors of equal size matter more in some
+# units than in others, so that a single step for all units would waste bits. Transform coding (Goyal, "Theoretical foundations of
+# transform coding", IEEE Signal Processing Magazine 18(5), 2001) first maps the code to coordinates for which a single step is
+# right. They are uncorrelated, and an error in any of them changes the image by the same amount, as measured by the decoder's
+# Jacobian on training images. Each coordinate is then rounded to bins, and an entropy coder writes the bins. It takes the
+# probability of a bin from the training images: how often their coordinates fall into it. These counts are part of the codec. The
+# codec made here uses the **original decoder**, that of the trained model.
 
 # %%
 as_trained = f"{model}_as_trained"
@@ -99,8 +99,8 @@ codecs[as_trained]
 # %% [markdown]
 # The codec has as many coordinates as the code has dimensions. The next one does the same with PCA, whose components are
 # uncorrelated and of unit length already. It may use many more components than the code has dimensions; at a coarse step most of
-# them are rounded to 0 and take few bits. PCA's reconstructions are clipped to [0, 1]. The number of components, and the wider bin around 0 (`rounding` below 0.5) for both codecs, were
-# chosen on MNIST's validation images.
+# them are rounded to 0 and take few bits. PCA's reconstructions are clipped to [0, 1]. The number of components, and the wider
+# bin around 0 (`rounding` below 0.5) for both codecs, were chosen on MNIST's validation images.
 
 # %%
 n_components = min(components, *images.pixels_train.shape)
@@ -125,11 +125,12 @@ print(f"selected contrast factor: {min(validation_errors, key=validation_errors.
 # %% [markdown]
 # ## Fine-tune the decoder on quantised codes
 #
-# The original decoder was trained on exact codes only. What should it reconstruct from a bin? The squared error is smallest for the
-# mean of all images whose codes fall into the bin, and the larger the step, the more blurred is that mean. A copy of the decoder is
-# therefore fine-tuned on codes that are rounded with random steps, and receives the step as one more input (as in Choi, El-Khamy and Lee,
-# "Variable rate deep image compression with a conditional autoencoder", ICCV 2019). The encoder, and with it every code and
-# every bit, stays the same. From here on there are two series with the same bits: the original decoder and the **fine-tuned decoder**.
+# The original decoder was trained on exact codes only. What should it reconstruct from a bin? The squared error is smallest for
+# the mean of all images whose codes fall into the bin, and the larger the step, the more blurred is that mean. A copy of the
+# decoder is therefore fine-tuned on codes that are rounded with random steps, and receives the step as one more input (as in
+# Choi, El-Khamy and Lee, "Variable rate deep image compression with a conditional autoencoder", ICCV 2019). The encoder, and with
+# it every code and every bit, stays the same. From here on there are two series with the same bits: the original decoder and the
+# **fine-tuned decoder**.
 
 # %% tags=["nbval-ignore-output"]
 n_steps = epochs * -(-len(images.y_train) // batch_size)
@@ -140,8 +141,8 @@ codecs[model], _ = codec.tuned(
 )
 
 # %% [markdown]
-# A receiver needs one file, `codec.npz`, to decode all streams. From here on the codec with the fine-tuned decoder is the one that was
-# read back from that file.
+# A receiver needs one file, `codec.npz`, to decode all streams. From here on the codec with the fine-tuned decoder is the one
+# that was read back from that file.
 
 # %%
 codecs[model].save(run.new_artifact("codec.npz"))
@@ -202,8 +203,8 @@ errors[exact] = metrics.mse(x, models.predict_in_batches(autoencoder, x))
 print(f"exact code: {bits[exact]} bits per image; pixels: {8 * images.pixels} bits per image")
 
 # %% [markdown]
-# And how many bits do lossless formats need? They can encode all images as one block, and then use what the images have in common. Or
-# they encode each image separately, which allows single images to be read.
+# And how many bits do lossless formats need? They can encode all images as one block, and then use what the images have in
+# common. Or they encode each image separately, which allows single images to be read.
 
 # %% tags=["nbval-ignore-output"]
 single = [
@@ -217,9 +218,9 @@ bits_per_pixel = sizes * 8 / images.pixels
 bits_per_pixel.round(3).rename_axis(f"{images.title}, test, lossless, bits per pixel")
 
 # %% [markdown]
-# As one block, a general-purpose compressor such as LZMA can need fewer bits than an image format, since it finds strokes that recur in
-# other images. One at a time, each file has its own header and cannot use other images; a stream of the codec for a single image would
-# also have the whole header printed above.
+# As one block, a general-purpose compressor such as LZMA can need fewer bits than an image format, since it finds strokes that
+# recur in other images. One at a time, each file has its own header and cannot use other images; a stream of the codec for a
+# single image would also have the whole header printed above.
 #
 # ## Compare at equal rates
 #
@@ -266,9 +267,9 @@ figure = figures.lines(curves, caption, "bits per image", "MSE per pixel", log=T
 run.show("07_rate_distortion", figure)
 
 # %% [markdown]
-# Both axes are logarithmic, so that a constant distance is a constant ratio. With enough bits PCA must win: it can add components until
-# nothing is missing, while the autoencoder keeps the error of its bottleneck however exact its code is. The next figure shows the
-# difference from PCA at each of the autoencoder's rates, for both decoders.
+# Both axes are logarithmic, so that a constant distance is a constant ratio. With enough bits PCA must win: it can add components
+# until nothing is missing, while the autoencoder keeps the error of its bottleneck however exact its code is. The next figure
+# shows the difference from PCA at each of the autoencoder's rates, for both decoders.
 
 
 # %%
@@ -297,10 +298,10 @@ xlabel, ylabel = "bits per image (not to scale)", "difference from PCA's MSE / %
 run.show("07_error_against_pca", figures.intervals_by_group(tables, caption, xlabel, ylabel))
 
 # %% [markdown]
-# Below 0 the autoencoder has the lower error. Both series have the same encoder, so that the distance between them is the effect of
-# fine-tuning the decoder. It lowers the error most at coarse steps. At fine steps the input is nearly the exact code, on which the
-# original decoder was trained, and one fine-tuned decoder serves all steps: on MNIST fine-tuning raises the MSE by 3 % at step 0.3 and
-# by 8 % at step 0.06. A codec would use the original decoder there.
+# Below 0 the autoencoder has the lower error. Both series have the same encoder, so that the distance between them is the effect
+# of fine-tuning the decoder. It lowers the error most at coarse steps. At fine steps the input is nearly the exact code, on which
+# the original decoder was trained, and one fine-tuned decoder serves all steps: on MNIST fine-tuning raises the MSE by 3 % at
+# step 0.3 and by 8 % at step 0.06. A codec would use the original decoder there.
 #
 # On MNIST the rate above which PCA has the lower error holds for the fine-tuned decoder only. The error of the original decoder is
 # above PCA's at the two lowest rates, and below PCA's at all others, up to the highest measured, 209 bits. PCA's error still falls
@@ -338,8 +339,9 @@ receiver["extra bits per image"] = (8 * receiver[with_counts] / sharing).round(1
 receiver.rename_axis(columns=f"shared by {sharing:,} images")
 
 # %% [markdown]
-# The counts are those of the bins, from which the entropy coder takes its probabilities. On MNIST, with a million images, the file adds
-# 7.2 bits per image for the codec with the fine-tuned decoder and 9.1 for PCA. With few images it outweighs the streams.
+# The counts are those of the bins, from which the entropy coder takes its probabilities. On MNIST, with a million images, the
+# file adds 7.2 bits per image for the codec with the fine-tuned decoder and 9.1 for PCA. With few images it outweighs the
+# streams.
 #
 # ## Results
 #
@@ -359,8 +361,8 @@ results.rename_axis(columns=f"{images.title}, test, mean [95 % interval]").filln
 # %% [markdown]
 # ## Decide
 #
-# The claims are tested together (Holm), paired by image: the fine-tuned decoder against PCA at the steps that are shown, fine-tuning
-# and the original decoder at the coarsest and the finest of them, and PCA at its finest step against the exact code.
+# The claims are tested together (Holm), paired by image: the fine-tuned decoder against PCA at the steps that are shown,
+# fine-tuning and the original decoder at the coarsest and the finest of them, and PCA at its finest step against the exact code.
 
 
 # %%
@@ -411,10 +413,10 @@ decided.rename_axis(columns=f"{images.title}, test; gain in MSE [95 % interval]"
 #
 # ## Limitations
 #
-# The coordinates are coded independently of each other and with the same probabilities for every image; a learned prior, as in newer
-# codecs, would need fewer bits. PCA's contrast was selected at one step, among few candidates. The rate above which PCA has the lower
-# error depends on the decoder and on how well the network is trained: `dense` has not converged, and `model: scheduled` is the same network under a cosine schedule. The measure is the squared error, which favours
-# blurred images.
+# The coordinates are coded independently of each other and with the same probabilities for every image; a learned prior, as in
+# newer codecs, would need fewer bits. PCA's contrast was selected at one step, among few candidates. The rate above which PCA has
+# the lower error depends on the decoder and on how well the network is trained: `dense` has not converged, and `model: scheduled`
+# is the same network under a cosine schedule. The measure is the squared error, which favours blurred images.
 #
-# **Read next.** `08_learn_from_few_labels` asks whether the codes help when labels are few. `12_compare_models` compares the bits of
-# all models at one error.
+# **Read next.** `08_learn_from_few_labels` asks whether the codes help when labels are few. `12_compare_models` compares the bits
+# of all models at one error.

@@ -11,9 +11,9 @@
 #
 # **Question.** Do the codes help when labels are few?
 #
-# **What you will do.** Pretend that only a few training images have labels, and draw these images several times. Classify the test
-# images with a support vector machine on pixels, on PCA's components and on the codes. Propagate the labels to the unlabelled images
-# along a graph of nearest neighbours. Fine-tune the encoder, and train the same network from scratch.
+# **What you will do.** Pretend that only a few training images have labels, and draw these images several times. Classify the
+# test images with a support vector machine on pixels, on PCA's components and on the codes. Propagate the labels to the
+# unlabelled images along a graph of nearest neighbours. Fine-tune the encoder, and train the same network from scratch.
 #
 # **What you will learn.** How much an encoder that was trained without labels helps, how much of the gain comes from the codes and
 # how much from the graph, and why a result from one draw of labels means little.
@@ -81,10 +81,10 @@ images
 #
 # Which images have labels? Each draw takes equally many of each class, at random from the training images. A smaller draw is the
 # beginning of a larger one, so that a learning curve shows the effect of additional labels. Hyper-parameters are chosen by
-# cross-validation on the labelled images of the draw. The validation images are not used, and the test labels serve only to measure
-# the error. There is one exception. Two design choices follow the literature, but had been checked on the 10,000 validation labels of
-# MNIST: that label propagation gives all classes the same mass, and the initial weights of the fine-tuned classifier. Both are
-# explained below, and the table of results says which rows they concern.
+# cross-validation on the labelled images of the draw. The validation images are not used, and the test labels serve only to
+# measure the error. There is one exception. Two design choices follow the literature, but had been checked on the 10,000
+# validation labels of MNIST: that label propagation gives all classes the same mass, and the initial weights of the fine-tuned
+# classifier. Both are explained below, and the table of results says which rows they concern.
 
 # %% tags=["classes"]
 n_classes = len(images.classes)
@@ -119,8 +119,8 @@ features = {name: scaled_features(transform) for name, transform in transforms.i
 # %% [markdown]
 # ## Classify from the labels alone
 #
-# Which test error does a support vector machine (SVM) with a Gaussian kernel have on each representation? Its two hyper-parameters are
-# chosen by stratified cross-validation on the labelled images of each draw.
+# Which test error does a support vector machine (SVM) with a Gaussian kernel have on each representation? Its two
+# hyper-parameters are chosen by stratified cross-validation on the labelled images of each draw.
 
 # %% tags=["classes"]
 kernels = [partial(few_labels.gaussian_kernel, gamma=width) for width in widths]
@@ -150,9 +150,9 @@ print(f"{wrong.shape[1]} draws, {wrong.shape[2]:,} test images, {len(sizes)} num
 # ## Propagate the labels along a graph
 #
 # The images without labels show where the classes lie. Each training image is joined to its nearest neighbours, and the labels
-# are propagated along these edges. Does it help, and does a graph of codes do better than one of PCA's components? Comparing the two
-# graphs separates the effect of the codes from the effect of the graph. Test images are not in the graph: each is classified by a
-# weighted vote of its nearest training images.
+# are propagated along these edges. Does it help, and does a graph of codes do better than one of PCA's components? Comparing the
+# two graphs separates the effect of the codes from the effect of the graph. Test images are not in the graph: each is classified
+# by a weighted vote of its nearest training images.
 
 # %% tags=["classes"]
 graphs, to_graph = {}, {}
@@ -162,12 +162,13 @@ for name in ("pca", model):
     to_graph[name] = few_labels.neighbour_weights(train, test, neighbours)
 
 # %% [markdown]
-# *Label propagation* (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003)
-# gives each image the weighted mean of its neighbours' class scores, and the labelled images keep theirs. With few labels
-# the scores are nearly constant away from the labelled images, so that the largest one is hardly informative. The authors therefore scale the scores so that all
-# classes have the same mass, which is known here, since the draws are balanced. *Poisson learning* (Calder, Cook, Thorpe and Slepčev,
-# "Poisson learning: graph based semi-supervised learning at very low label rates", ICML 2020) does not fix the scores of the labelled
-# images. It makes these images sources of their class and sinks of the others, which avoids the nearly constant solution. Both solve a linear system, here by conjugate gradients to convergence.
+# *Label propagation* (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML
+# 2003) gives each image the weighted mean of its neighbours' class scores, and the labelled images keep theirs. With few labels
+# the scores are nearly constant away from the labelled images, so that the largest one is hardly informative. The authors
+# therefore scale the scores so that all classes have the same mass, which is known here, since the draws are balanced. *Poisson
+# learning* (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based semi-supervised learning at very low label rates",
+# ICML 2020) does not fix the scores of the labelled images. It makes these images sources of their class and sinks of the others,
+# which avoids the nearly constant solution. Both solve a linear system, here by conjugate gradients to convergence.
 
 
 # %% tags=["classes"]
@@ -205,8 +206,8 @@ strength = 10 / codes.var(axis=0).sum()  # C for codes that are not scaled
 
 # %% [markdown]
 # The fine-tuned network starts from the encoder and from logistic regression on its codes, fitted to the same labels. A random
-# softmax layer would distort the encoder in the first steps, as Kumar, Raghunathan, Jones, Ma and Liang show ("Fine-tuning can distort
-# pretrained features and underperform out-of-distribution", ICLR 2022); the remedy is theirs.
+# softmax layer would distort the encoder in the first steps, as Kumar, Raghunathan, Jones, Ma and Liang show ("Fine-tuning can
+# distort pretrained features and underperform out-of-distribution", ICLR 2022); the remedy is theirs.
 
 
 # %% tags=["classes"]
@@ -243,8 +244,8 @@ with threadpool_limits(1, user_api="blas"):  # of logistic regression; TensorFlo
 # %% [markdown]
 # ## Compare
 #
-# How does the test error depend on the number of labels? The 95 % intervals account for the sampling of labels and of test images, for
-# one trained network.
+# How does the test error depend on the number of labels? The 95 % intervals account for the sampling of labels and of test
+# images, for one trained network.
 
 
 # %% tags=["classes"]
@@ -278,10 +279,11 @@ curves = {label: learning_curve(method) for label, method in names.items()}
 run.show("08_frozen", draw_curves(curves, caption))
 
 # %% [markdown]
-# PCA and the encoder were fitted to all training images, so that an SVM on either uses unlabelled images indirectly. Unlike the SVM, the
-# graph methods also use them for the classification. On MNIST a graph has a lower error than an SVM at every number of labels, much
-# lower if labels are few. The lowest error at every number of labels is that of label propagation on PCA's components, which is in
-# the table below. How much do the codes add? The next figure shows the difference between codes and PCA's components for each method, on the same draws.
+# PCA and the encoder were fitted to all training images, so that an SVM on either uses unlabelled images indirectly. Unlike the
+# SVM, the graph methods also use them for the classification. On MNIST a graph has a lower error than an SVM at every number of
+# labels, much lower if labels are few. The lowest error at every number of labels is that of label propagation on PCA's
+# components, which is in the table below. How much do the codes add? The next figure shows the difference between codes and PCA's
+# components for each method, on the same draws.
 
 # %% tags=["classes"]
 kinds = {"SVM": "svm", "label propagation": "propagation", "Poisson learning": "poisson"}
@@ -299,9 +301,9 @@ figure = figures.intervals_by_group(gains, caption, "labels", "gain / percentage
 run.show("08_gain", figure)
 
 # %% [markdown]
-# On MNIST the codes help the SVM at 100 labels, by 1.5 percentage points. They help neither graph method, and Poisson learning has a higher
-# error on the codes at 1,000 and 3,000 labels (intervals one at a time). The gain of a graph over the SVM is therefore due to the graph. Are the weights of the
-# encoder better initial weights for a network that is trained on the labels?
+# On MNIST the codes help the SVM at 100 labels, by 1.5 percentage points. They help neither graph method, and Poisson learning
+# has a higher error on the codes at 1,000 and 3,000 labels (intervals one at a time). The gain of a graph over the SVM is
+# therefore due to the graph. Are the weights of the encoder better initial weights for a network that is trained on the labels?
 
 # %% tags=["classes"]
 names = {"fine-tuned encoder": "finetuned", "from scratch": "scratch", "SVM, codes": f"{model}_svm"}
@@ -314,14 +316,16 @@ curves = {label: learning_curve(method) for label, method in names.items()}
 run.show("08_finetuned", draw_curves(curves, caption))
 
 # %% [markdown]
-# On MNIST fine-tuning has a lower error than training from scratch, by 3.6 percentage points with 100 labels and by 0.4 with 3,000. It
-# has a higher error than the SVM on the frozen codes at every number of labels: 21.5 and 20.2 % with 100, 5.9 and 4.1 % with 3,000.
+# On MNIST fine-tuning has a lower error than training from scratch, by 3.6 percentage points with 100 labels and by 0.4 with
+# 3,000. It has a higher error than the SVM on the frozen codes at every number of labels: 21.5 and 20.2 % with 100, 5.9 and 4.1 %
+# with 3,000.
 #
 # ## Results
 #
-# The cells have the mean test error in per cent ± its standard deviation over the draws, and the 95 % interval of the mean over draws
-# and test images. A row is named by representation and method. Each method was fitted and tuned on the number of labels in the head of
-# the column. The last column is the number of MNIST's validation labels on which a design choice of the method had been checked.
+# The cells have the mean test error in per cent ± its standard deviation over the draws, and the 95 % interval of the mean over
+# draws and test images. A row is named by representation and method. Each method was fitted and tuned on the number of labels in
+# the head of the column. The last column is the number of MNIST's validation labels on which a design choice of the method had
+# been checked.
 
 
 # %% tags=["nbval-ignore-output", "classes"]
@@ -346,17 +350,17 @@ results.rename_axis(index=f"{images.title}, test error / %", columns="labels")
 # | Poisson learning | 4.1 ± 0.4 | – | Calder et al. 2020, the results published with their code: 100 draws, mean ± standard deviation |
 # | Poisson MBO, which knows the classes' sizes | 2.8 ± 0.1 | – | the same |
 #
-# Calder et al. put all 70,000 images into the graph, the test images among them, and count the error on all that have no label. Their
-# graph, also of 10 neighbours, is built on codes of a variational autoencoder. With one to five labels per class, fewer than here, Poisson
-# learning has 9.8 to 4.7 %. Here the graph has the training images only, and a test image is not known before it is classified. On MNIST
-# Poisson learning has 4.7 % here with 100 labels, near the published 4.1 %; the Ladder network, which is trained on labelled and
-# unlabelled images together, has a much lower error.
+# Calder et al. put all 70,000 images into the graph, the test images among them, and count the error on all that have no label.
+# Their graph, also of 10 neighbours, is built on codes of a variational autoencoder. With one to five labels per class, fewer
+# than here, Poisson learning has 9.8 to 4.7 %. Here the graph has the training images only, and a test image is not known before
+# it is classified. On MNIST Poisson learning has 4.7 % here with 100 labels, near the published 4.1 %; the Ladder network, which
+# is trained on labelled and unlabelled images together, has a much lower error.
 #
 # ## Decide
 #
-# The claims are tested together (Holm), over draws and test images, for the smallest and the largest number of labels. A gain is the
-# difference of two error rates, as a fraction, and a positive one supports the claim. The verdict "no" means that the difference is
-# significant in the other direction.
+# The claims are tested together (Holm), over draws and test images, for the smallest and the largest number of labels. A gain is
+# the difference of two error rates, as a fraction, and a positive one supports the claim. The verdict "no" means that the
+# difference is significant in the other direction.
 
 # %% tags=["classes"]
 measured = {f"fewlabels.{method}.{n}.error": wrong for (method, n), wrong in errors.items()}
@@ -384,16 +388,16 @@ decided.rename_axis(columns=f"{images.title}; gain in test error [95 % interval]
 
 # %% [markdown]
 # Do the codes help when labels are few? On MNIST a little, if the classifier is an SVM and there are 100 labels. On a graph of
-# neighbours, which has the lowest errors of all methods here, they do not: PCA's components are as good or better. Fine-tuning has a
-# lower error than training from scratch, and a higher one than an SVM on the frozen codes.
+# neighbours, which has the lowest errors of all methods here, they do not: PCA's components are as good or better. Fine-tuning
+# has a lower error than training from scratch, and a higher one than an SVM on the frozen codes.
 #
 # ## Limitations
 #
-# The network from scratch differs from the fine-tuned one in all initial weights, those of the softmax layer among them, and neither
-# the number of steps nor the learning rate is tuned for either. All numbers are of one trained network and its seed; `make reference` repeats them over seeds. The network `dense` is trained with a
-# constant learning rate and has not converged. The comparison with PCA depends on that; with `model: scheduled`, a profile repeats this
-# notebook for the same network under a cosine schedule. The draws are balanced, as if the classes were
-# known to be equally frequent.
+# The network from scratch differs from the fine-tuned one in all initial weights, those of the softmax layer among them, and
+# neither the number of steps nor the learning rate is tuned for either. All numbers are of one trained network and its seed;
+# `make reference` repeats them over seeds. The network `dense` is trained with a constant learning rate and has not converged.
+# The comparison with PCA depends on that; with `model: scheduled`, a profile repeats this notebook for the same network under a
+# cosine schedule. The draws are balanced, as if the classes were known to be equally frequent.
 #
 # **Read next.** `09_train_convolutional` trains larger networks and longer. `05_explore_latent_space` measures which classes are
 # neighbours among the codes.
