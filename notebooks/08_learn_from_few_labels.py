@@ -162,8 +162,8 @@ for name in ("pca", model):
     to_graph[name] = few_labels.neighbour_weights(train, test, neighbours)
 
 # %% [markdown]
-# *Label propagation* (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML
-# 2003) gives each image the weighted mean of its neighbours' class scores, and the labelled images keep theirs. With few labels
+# *Label propagation* (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003)
+# gives each image the weighted mean of its neighbours' class scores, and the labelled images keep theirs. With few labels
 # the scores are nearly constant away from the labelled images, so that the largest one is hardly informative. The authors
 # therefore scale the scores so that all classes have the same mass, which is known here, since the draws are balanced. *Poisson
 # learning* (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based semi-supervised learning at very low label rates",
