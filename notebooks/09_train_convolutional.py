@@ -256,11 +256,10 @@ run.show("09_error_by_class", figure)
 # %% [markdown]
 # ## Ask what the codes are good for
 #
-# A lower error does not make a better code. Three further measures, each explained in another notebook, test
-# the codes. The accuracy of
-# 5-NN and of a linear probe on the codes (`05_explore_latent_space`) says whether classes are near each other, and whether they
-# can be separated linearly. The bits per image at an equal squared error (`07_compress_images`) say what a code costs when it
-# is stored, with each decoder as it was trained.
+# A lower error does not make a better code. Three further measures, each explained in another notebook, test the codes. The
+# accuracy of 5-NN and of a linear probe on the codes (`05_explore_latent_space`) says whether classes are near each other,
+# and whether they can be separated linearly. The bits per image at an equal squared error (`07_compress_images`) say what a
+# code costs when it is stored, with each decoder as it was trained.
 
 # %%
 for name in ("scheduled", "wide", "conv", "conv30"):

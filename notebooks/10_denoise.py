@@ -130,8 +130,8 @@ pd.Series(chosen, name="penalty").to_frame().T
 # ## Build two networks
 #
 # `denoising` has the layers of `scheduled` from `02_train`, the study's fully connected autoencoder, whose code is its
-# bottleneck. `residual` has no bottleneck. Convolutions compute a correction. A skip connection adds the noisy image, in [0,
-# 1], to it, and the sum is the logit of the output; the correction must therefore supply the scale as well. The network follows
+# bottleneck. `residual` has no bottleneck. Convolutions compute a correction. A skip connection adds the noisy image to it, and
+# the sum is the logit of the output; the correction must therefore supply the scale as well. The network follows
 # DnCNN (Zhang, Zuo, Chen, Meng and Zhang, "Beyond a Gaussian denoiser: residual learning of deep CNN for image denoising", IEEE
 # TIP 26, 2017), with five convolutions in place of 17. It was chosen on MNIST's noisy validation images, where its loss after
 # one epoch was lower than that of two others: a fully connected network, 784-1024-1024-784, with the same skip connection, and
@@ -286,14 +286,8 @@ claims, trained_levels = [], [level for level in positive if level <= most_noise
 for method in ("denoising", "residual"):
     for level in trained_levels:
         ours, baseline = (f"{m}.test.{metric[level]}" for m in (method, "linear_blind"))
-        claims.append(
-            (
-                f"σ = {level:g}: `{method}` has a lower MSE than `linear_blind`",
-                ours,
-                baseline,
-                "lower",
-            )
-        )
+        claim = f"σ = {level:g}: `{method}` has a lower MSE than `linear_blind`"
+        claims.append((claim, ours, baseline, "lower"))
 
 # %% tags=["nbval-ignore-output"]
 headline = [f"denoising.test.{name}" for name in table.index]

@@ -98,10 +98,8 @@ for purpose in purposes:
     names[purpose] = [metric_of(purpose, model) for model in models]
 is_known = names.isin(list(measured))
 names = names.loc[is_known.any(axis=1), is_known.any()]
-print(
-    "Models without results in this run:",
-    ", ".join(is_known.index.difference(names.index)) or "none",
-)
+missing = is_known.index.difference(names.index)
+print("Models without results in this run:", ", ".join(missing) or "none")
 
 # %% [markdown]
 # ## Is the comparison fair?
@@ -153,8 +151,8 @@ over_seeds.rename_axis(columns=f"{title}, reference, mean ± SD") if reference e
 # %% [markdown]
 # ## Who is best at reconstruction and compression?
 #
-# Both figures show this run and, where this profile has them, the reference values. The dashed line is PCA. Reference values that
-# were not measured have no marker.
+# Both figures show this run and, where this profile has them, the reference values. The dashed line is PCA. A model
+# without a reference value has no second marker.
 
 
 # %%
@@ -211,7 +209,7 @@ points["front"] = comparison.pareto_front(points["cost"], points["value"])
 
 # %%
 front = ", ".join(points.index[points["front"]])
-caption = f"Figure 12.3. {title}: Pareto-optimal in parameters and error: {front}."
+caption = f"Figure 12.3. {title}: the Pareto-optimal models in parameters and error are {front}."
 run.show("12_cost", comparison.labelled_points({"parameters": points}, caption, errors[0]))
 
 # %% [markdown]

@@ -28,9 +28,7 @@
 profile: str = "latent_size"  # the run's folder, reports/<profile>/
 sweep: str = "latent_size"  # results of 02, 03, 05 and 07 at several latent dimensions and seeds
 bottleneck_sweep: str = "bottleneck"  # the same networks with a ReLU bottleneck
-collapsed: float = (
-    0.99  # a network has collapsed if its SSE is at least this fraction of the mean image's
-)
+collapsed: float = 0.99  # collapsed: SSE at least this fraction of the mean image's
 rates: list = [20, 40, 80, 160, 300]  # bits per image at which latent dimensions are compared
 
 # %% [markdown]
@@ -213,9 +211,8 @@ at_rates = pd.DataFrame(at_rates, pd.Index(rates, name="bits per image")).dropna
 # %%
 table = pd.DataFrame({"best codec": at_rates.idxmin(axis=1), "MSE": at_rates.min(axis=1)})
 table["MSE of PCA"] = at_rates["PCA"]
-table["MSE of PCA / best autoencoder's"] = at_rates["PCA"] / at_rates.drop(columns="PCA").min(
-    axis=1
-)
+best_mse = at_rates.drop(columns="PCA").min(axis=1)
+table["MSE of PCA / best autoencoder's"] = at_rates["PCA"] / best_mse
 table.round(4).rename_axis(columns=f"{title}, test")
 
 # %%
