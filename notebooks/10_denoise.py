@@ -15,11 +15,11 @@
 # autoencoder on noisy images, train a network without a bottleneck that corrects the noisy image, and compare them at every
 # level, also with doing nothing.
 #
-# **What you will learn.** Why a regression fitted to the same images is the baseline for a learned denoiser; what a bottleneck
-# costs where there is little noise; how a network without one predicts a correction in its place.
+# **What you will learn.** Why a linear regression fitted to the same images is the baseline for a learned denoiser; what a
+# bottleneck costs where there is little noise; how a network without a bottleneck predicts a correction to the noisy image.
 #
-# **What you need.** The model `scheduled` of `02_train`, and `09_train_convolutional` for its measures. **Time.** Eight minutes on one core, half of it for the
-# network without a bottleneck; half a minute for the embedded digits.
+# **What you need.** The model `scheduled` of `02_train`, and `09_train_convolutional` for its measures. **Time.** Eight minutes
+# on one core, half of it for the network without a bottleneck; half a minute for the embedded digits.
 
 # %% [markdown]
 # ## Parameters
@@ -33,19 +33,19 @@ seed: int = 0  # of the initial weights, the order of the images, the noise, and
 
 # Noise
 noise_levels: list = [0.0, 0.1, 0.2, 0.3, 0.5, 0.7]  # standard deviations σ for the test images
-most_noise: float = 0.5  # each training image has a σ of its own between 0 and this
-shown_level: float = 0.5  # whose images are shown
+most_noise: float = 0.5  # the σ of each training image is uniform between 0 and this
+shown_level: float = 0.5  # σ of the images in the figure
 
 # Linear maps
 ridge_penalties: list = [1.0, 10.0, 100.0, 1000.0]  # candidates; the validation images choose
 
 # Networks
 filters: list = [32, 64]  # of the convolutions of the residual network
-batch_size: int = 64  # as of scheduled in 02_train, likewise the next two
-epochs: int = 20
-learning_rate: float = 0.002
-residual_epochs: int = 8  # they take about as long as the 14 of conv in 09_train_convolutional
-residual_learning_rate: float = 0.0045  # at the start, as of conv
+batch_size: int = 64  # images per step, as for scheduled in 02_train
+epochs: int = 20  # of denoising, as for scheduled
+learning_rate: float = 0.002  # of denoising at the start, as for scheduled; it falls to 0 along a cosine
+residual_epochs: int = 8  # of residual; about the time of conv's 14 in 09_train_convolutional
+residual_learning_rate: float = 0.0045  # of residual at the start, as for conv
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
 
 # What codes are good for, as in 09_train_convolutional
@@ -85,12 +85,12 @@ x = images.x_test
 noisy = {level: denoising.add_noise(x, level, seed) for level in noise_levels}
 table = pd.DataFrame(index=pd.Index(noise_levels, name=f"{images.title}, test: σ"))
 table["MSE to the clean image"] = [metrics.mse(x, y).mean() for y in noisy.values()]
-table["mean noise of a pixel"] = [(y - x).mean() for y in noisy.values()]
+table["mean bias per pixel"] = [(y - x).mean() for y in noisy.values()]
 table.round(4)
 
 # %% [markdown]
-# Clipping makes the noise biased. An empty pixel can only become brighter, on average by σ / √(2π), and a full one only
-# darker; the second column is the mean over all pixels. A filter that assumes noise without bias, such as the Wiener filter, is
+# Clipping makes the noise biased. An empty pixel can only become brighter, on average by σ / √(2π), and a full one only darker;
+# the second column is the mean bias over all pixels. A filter that assumes noise without bias, such as the Wiener filter, is
 # therefore not the best linear filter here.
 
 # %% [markdown]
@@ -129,12 +129,13 @@ pd.Series(chosen, name="penalty").to_frame().T
 # %% [markdown]
 # ## Build two networks
 #
-# `denoising` has the layers of `scheduled` from `02_train`, the study's fully connected autoencoder, whose code is
-# its bottleneck. `residual` has no bottleneck. Convolutions compute a correction, which is added to the noisy image before
-# the sigmoid. It follows DnCNN (Zhang, Zuo, Chen, Meng and Zhang, "Beyond a Gaussian denoiser: residual learning of
-# deep CNN for image denoising", IEEE TIP 26, 2017), with five convolutions in place of 17. It was chosen
-# on MNIST's noisy validation images, where its loss after one epoch was lower than that of two others: a fully connected network,
-# 784-1024-1024-784, with the same shortcut, and the same convolutions with an image scaled to [−4, 4] in the sum.
+# `denoising` has the layers of `scheduled` from `02_train`, the study's fully connected autoencoder, whose code is its
+# bottleneck. `residual` has no bottleneck. Convolutions compute a correction. A skip connection adds the noisy image to it, and
+# the sum is the logit of the output; the correction must therefore supply the scale as well. The network follows
+# DnCNN (Zhang, Zuo, Chen, Meng and Zhang, "Beyond a Gaussian denoiser: residual learning of deep CNN for image denoising", IEEE
+# TIP 26, 2017), with five convolutions in place of 17. It was chosen on MNIST's noisy validation images, where its loss after
+# one epoch was lower than that of two others: a fully connected network, 784-1024-1024-784, with the same skip connection, and
+# the same convolutions with the image rescaled to [−4, 4] in the sum.
 
 # %%
 scheduled = keras.models.load_model(run.model("scheduled"))
@@ -195,8 +196,8 @@ methods = ["residual", "denoising", "linear_blind", "linear", "scheduled", "nois
 # %%
 errors = {}
 for level in noise_levels:
-    able = methods if level > 0 else [method for method in methods if method != "linear"]
-    errors[level] = {method: metrics.mse(x, cleaned(method, level)) for method in able}
+    applicable = methods if level > 0 else [method for method in methods if method != "linear"]
+    errors[level] = {method: metrics.mse(x, cleaned(method, level)) for method in applicable}
 
 # %% tags=["nbval-ignore-output"]
 means = pd.DataFrame({level: pd.Series(e).map(np.mean) for level, e in errors.items()})
@@ -204,11 +205,12 @@ means = means.reindex(methods).rename_axis(index=f"{images.title}, test: MSE", c
 means.map("{:.5f}".format).replace("nan", "–")
 
 # %% [markdown]
-# Read each column downwards. Without noise the best answer is the image itself, and whatever passes a bottleneck loses:
-# the code keeps what many images share and loses the rest. On MNIST this loss is larger than the noise itself up to σ = 0.1. With
-# more noise the error of `denoising` rises as well, but more slowly than that of the linear maps. At high levels much of the image has to be guessed from what images of this kind look like. A network can express more of that
-# than a linear map, if there are enough training images to learn it from. `scheduled` has learned to keep what it is shown, and
-# takes noise for part of the image.
+# Read each column downwards. Without noise the best answer is the image itself, and a network with a bottleneck has an error:
+# its code keeps what many images share and loses the rest. On MNIST this loss is larger than the noise itself up to σ = 0.1.
+# With more noise the error of `denoising` rises as well, but more slowly than that of the linear maps. At high levels much of
+# the image has to be guessed from what images of this kind look like. A network can express more of that than a linear map, if
+# there are enough training images to learn it from. `scheduled` was trained on clean images only; noisy inputs lie outside its
+# training distribution, and it reconstructs part of the noise.
 
 # %%
 curves = {}
@@ -224,7 +226,7 @@ caption = (
     f"networks and `linear_blind` are fitted to σ from 0 to {most_noise:g}; `linear` knows σ. "
     "Bands are 95 % intervals."
 )
-axis = "standard deviation of the noise σ / full intensity"
+axis = "standard deviation σ of the noise (full intensity = 1)"
 run.show("10_noise", figures.lines(curves, caption, axis, "MSE per pixel", log=True))
 
 # %%
@@ -239,8 +241,8 @@ caption = (
 run.show("10_denoised", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
-# A linear map takes the same weighted means of pixels whatever the image shows, and leaves grey clouds where it cannot decide.
-# The autoencoder decodes a code, and gives strokes even where they are wrong.
+# A linear map takes the same weighted means of pixels whatever the image shows, and blurs where the noise is ambiguous.
+# The autoencoder decodes a code, and produces plausible strokes, which may be wrong.
 
 # %% [markdown]
 # ## Ask what noise does to the code
@@ -261,16 +263,17 @@ for name in ("scheduled", "denoising"):
 table.rename_axis(index=f"{images.title}, test, mean [95 % interval]")
 
 # %% [markdown]
-# The first row is the error on clean images, which noise in training does not lower. The others say whether the
-# code has become more useful.
+# The first row is the error on clean images; on MNIST, training on noise raises it from 0.0047 to 0.0062. The other rows say
+# whether the code has become more useful. On MNIST it has for compression, with 43 in place of 48 bits per image. The
+# accuracies of 5-NN and of the linear probe differ by less than the width of their intervals.
 
 # %% [markdown]
 # ## Decide
 #
 # At each level up to `most_noise`, each network is compared with `linear_blind`, the linear map that knows as little about σ as
-# the network. `linear`, which knows σ, is the stronger baseline and stands in the table above. The verdicts are corrected for
-# the number of claims (Holm); `gain` is the mean difference of the squared errors, positive if the claim holds, with its 95 %
-# interval.
+# the network. "No" means that the network has the significantly higher error. `linear`, which knows σ, is the stronger baseline
+# and stands in the table above. The verdicts are corrected for the number of claims (Holm); `gain` is the mean difference of
+# the squared errors, positive if the claim holds, with its 95 % interval.
 
 # %%
 metric = {level: metrics.numbered_name("mse_noise", level) for level in positive}
@@ -283,7 +286,8 @@ claims, trained_levels = [], [level for level in positive if level <= most_noise
 for method in ("denoising", "residual"):
     for level in trained_levels:
         ours, baseline = (f"{m}.test.{metric[level]}" for m in (method, "linear_blind"))
-        claims.append((f"σ = {level:g}: `{method}` beats the map", ours, baseline, "lower"))
+        claim = f"σ = {level:g}: `{method}` has a lower MSE than `linear_blind`"
+        claims.append((claim, ours, baseline, "lower"))
 
 # %% tags=["nbval-ignore-output"]
 headline = [f"denoising.test.{name}" for name in table.index]
@@ -294,17 +298,17 @@ reproduced = run.finish(measured, claims, headline)
 reproduced.claims.rename_axis(columns=f"{images.title}, test").round(5)
 
 # %% [markdown]
-# There is a verdict for each level, because the error of an autoencoder with a narrow bottleneck rises slowly with the noise and that
-# of a linear map fast: a verdict at one level says nothing about another. On MNIST `denoising` loses to the blind linear map at 0.1 and
-# 0.2 and beats it at 0.3 and 0.5, and `residual` beats it at every level.
+# There is a verdict for each level, because the error of an autoencoder with a narrow bottleneck rises slowly with the noise
+# and that of a linear map fast: a verdict at one level does not carry over to another. On MNIST `denoising` loses to the blind
+# linear map at 0.1 and 0.2 and beats it at 0.3 and 0.5, and `residual` beats it at every level.
 
 # %% [markdown]
 # ## Limitations
 #
-# The noise is Gaussian, independent of pixel to pixel and clipped; real cameras have other noise. Each linear map is fitted to one
-# noisy version of each training image, the networks see a new one in every epoch. The error at levels above
-# `most_noise` is an extrapolation for all methods but `linear`. The residual network is small, and whether a larger one does
-# better was not measured.
+# The noise is Gaussian, independent from pixel to pixel and clipped; real cameras have other noise. Each linear map is fitted
+# to one noisy version of each training image, the networks see a new one in every epoch. The error at levels above `most_noise`
+# is an extrapolation for all methods but `linear`. The residual network is small, and whether a larger one does better was not
+# measured.
 
 # %%
 reproduced

@@ -28,9 +28,9 @@
 # fmt: off
 profile: str = "mnist"  # the run's folder, reports/<profile>/
 # What is compared; a model that the run does not have is left out
-models: list = ["pca", "dense", "scheduled", "wide", "conv", "denoising", "vae"]  # in the tables' order
-denoisers: list = ["noisy", "linear", "linear_blind", "scheduled", "denoising", "residual"]  # likewise
-noise_levels: list = [0.1, 0.2, 0.3, 0.5]  # standard deviations of the noise, of those that 10_denoise adds
+models: list = ["pca", "dense", "scheduled", "wide", "conv", "denoising", "vae"]  # one row each, in this order
+denoisers: list = ["noisy", "linear", "linear_blind", "scheduled", "denoising", "residual"]  # rows of the denoising table
+noise_levels: list = [0.1, 0.2, 0.3, 0.5]  # standard deviations σ to show; a subset of noise_levels in 10_denoise
 # fmt: on
 
 # %% [markdown]
@@ -54,12 +54,12 @@ title = read_json(run.artifact("01_preprocess/data.json"))["title"]
 run
 
 # %%
-makers = ["02_train", "03_evaluate", "05_explore_latent_space", "06_detect_anomalies"]
-makers += ["09_train_convolutional", "10_denoise", "11_train_variational"]
+source_notebooks = ["02_train", "03_evaluate", "05_explore_latent_space", "06_detect_anomalies"]
+source_notebooks += ["09_train_convolutional", "10_denoise", "11_train_variational"]
 measured, values = {}, {}
-for maker in makers:
-    measured |= run.metrics_of(maker)
-    values |= run.values_of(maker)
+for source in source_notebooks:
+    measured |= run.metrics_of(source)
+    values |= run.values_of(source)
 
 # %% [markdown]
 # The next cell has the measures that are defined for all models: the name of the metric, and whether a better model has a lower
@@ -68,7 +68,7 @@ for maker in makers:
 # - **Reconstruction**: the mean squared error (MSE) per pixel. Times the number of pixels it is the SSE of other notebooks.
 # - **Compression**: the bits per image that a codec needs for one and the same squared error, with each decoder as it was trained
 #   (`07_compress_images` explains the codec).
-# - **Classification**: how many test images a 5-nearest-neighbour classifier and a linear probe classify rightly from codes.
+# - **Classification**: how many test images a 5-nearest-neighbour classifier and a linear probe classify correctly from codes.
 # - **Anomaly detection**: the area under the ROC curve (AUROC) when a model is trained on one class and all others are
 #   anomalies, averaged over the classes. The score is the squared error, or the relative error of `06_detect_anomalies`.
 
@@ -83,7 +83,7 @@ purposes = {
 }
 
 # %% [markdown]
-# The reconstructions of PCA are taken as `03_evaluate` clips them to [0, 1], which has a name of its own.
+# The MSE of PCA is that of its reconstructions clipped to [0, 1], which `03_evaluate` stores as `pca_clipped`.
 
 
 # %%
@@ -98,36 +98,39 @@ for purpose in purposes:
     names[purpose] = [metric_of(purpose, model) for model in models]
 is_known = names.isin(list(measured))
 names = names.loc[is_known.any(axis=1), is_known.any()]
-print("not in this run:", ", ".join(is_known.index.difference(names.index)) or "none")
+missing = is_known.index.difference(names.index)
+print("Models without results in this run:", ", ".join(missing) or "none")
 
 # %% [markdown]
 # ## Is the comparison fair?
 #
-# The models do not have equal budgets. `dense` is the network of `02_train` with a constant learning rate. `scheduled` is the
-# same network, trained with smaller minibatches and a learning rate that falls to 0, and shows how much of a verdict on `dense` is a
-# verdict on its training. `wide` has wider layers and `conv` has convolutions. `denoising` is `scheduled`, trained to remove noise; here it gets clean images. `vae` is
-# the variational autoencoder, trained on binary images; it has more units, of which it uses only a part.
+# No: the models do not have equal budgets. `dense` is the network of `02_train` with a constant learning rate. `scheduled` is
+# the same network, trained with smaller minibatches and a learning rate that falls to 0; the difference between the two is the
+# effect of the training alone. `wide` has wider layers and `conv` has convolutions. `denoising` is `scheduled`, trained to
+# remove noise; here it gets clean images. `vae` is the variational autoencoder, trained on binary images; it has more units, of
+# which it uses only a part.
 
 # %% tags=["nbval-ignore-output"]
 costs = {
     "latent dimension": "{}.latent_dim",
     "parameters": "{}.parameters",
-    "training / s": "{}.train.seconds",
-    "seconds per 10,000 images": "{}.test.seconds_per_10000",
+    "training time, s": "{}.train.seconds",
+    "inference, s per 10,000 images": "{}.test.seconds_per_10000",
 }
-prices = pd.DataFrame(index=names.index)
+costs_of_models = pd.DataFrame(index=names.index)
 for cost, name in costs.items():
-    prices[cost] = [measured.get(name.format(model), comparison.NOTHING) for model in prices.index]
-prices.rename_axis(columns=title)
+    cells = [measured.get(name.format(model), comparison.NOTHING) for model in names.index]
+    costs_of_models[cost] = cells
+costs_of_models.rename_axis(columns=title)
 
 # %% [markdown]
-# The seconds are of a single training each, and other notebooks may have run on the machine at the same time. They show the order of
-# magnitude, and nothing is concluded from them.
+# The seconds are of a single training each, and other notebooks may have run on the machine at the same time. They show the
+# order of magnitude, and nothing is concluded from them.
 
 # %% [markdown]
 # ## What did this run measure?
 #
-# In brackets stands the 95 % confidence interval over the test images. It covers other test images, and not another
+# In brackets stands the 95 % confidence interval over the test images. It accounts for the sampling of test images, but not for the
 # training seed. A dash means that the model was not measured for this purpose.
 
 # %% tags=["nbval-ignore-output"]
@@ -137,18 +140,19 @@ intervals.rename_axis(columns=title).map(str)
 # %% [markdown]
 # ## What would another training seed give?
 #
-# The published reference of this profile holds several trainings of every model. The next table has their mean ± standard
-# deviation; what has no deviation is deterministic, or was measured once.
+# The reference values of this profile come from trainings with several seeds. The next table has their mean ± standard
+# deviation; a value without a deviation is deterministic, or was measured once.
 
 # %%
-published = run.reference()
-over_seeds = names.map(lambda name: comparison.over_seeds(published.get(name)))
-over_seeds.rename_axis(columns=f"{title}, published, mean ± SD") if published else "no reference"
+reference = run.reference()
+over_seeds = names.map(lambda name: comparison.over_seeds(reference.get(name)))
+over_seeds.rename_axis(columns=f"{title}, reference, mean ± SD") if reference else "no reference"
 
 # %% [markdown]
 # ## Who is best at reconstruction and compression?
 #
-# Both figures show this run and, where this profile has a reference, the published seeds. The dashed line is PCA.
+# Both figures show this run and, where this profile has them, the reference values. The dashed line is PCA. A model
+# without a reference value has no second marker.
 
 
 # %%
@@ -159,8 +163,8 @@ def best_for(purpose):
 
 # %%
 series = {"this run, 95 % over test images": intervals}
-if published:
-    series["published, mean ± SD over seeds"] = over_seeds
+if reference:
+    series["reference, mean ± SD over seeds"] = over_seeds
 
 
 # %%
@@ -171,10 +175,10 @@ panels = comparison.panels(series, errors)
 run.show("12_errors", comparison.interval_rows(panels, caption))
 
 # %% [markdown]
-# An autoencoder can place its codes on a curved surface and PCA only on a flat one; that is why a network with as many units
-# can have a lower error. For compression the error is fixed, and what counts is how many bits the code's distribution needs.
-# The VAE is trained for that: its KL term is a cost in nats per unit. On MNIST it therefore needs the fewest bits,
-# although its reconstruction of grey images is not the best.
+# The reconstructions of an autoencoder lie on a curved manifold in pixel space, those of PCA in an affine subspace; that is why a
+# network with as many units can have a lower error. For compression the error is fixed, and the rate depends on the entropy of the
+# quantised code. The VAE's KL term penalises the information in the code, in nats per unit. On MNIST it needs the fewest bits,
+# although its MSE on grey images is the highest of the autoencoders.
 
 # %% [markdown]
 # ## Who is best at classification and anomaly detection?
@@ -188,24 +192,24 @@ if scores:
     run.show("12_scores", comparison.interval_rows(panels, caption))
 
 # %% [markdown]
-# Nothing in these trainings asks for codes in which classes are separate or anomalies far away. A lower reconstruction error therefore
+# The training losses do not reward codes that separate classes or anomalies. A lower reconstruction error therefore
 # need not improve these measures. `05_explore_latent_space` explains the linear probe, and `06_detect_anomalies` has
 # better scores than the squared error.
 
 # %% [markdown]
 # ## What does a lower error cost?
 #
-# A model is on the front if no other has both fewer parameters and a lower mean error. Seconds are left out for the reason
+# A model is Pareto-optimal if no other has both fewer parameters and a lower mean error. Seconds are left out for the reason
 # given above.
 
 # %%
 points = pd.DataFrame([vars(interval) for interval in intervals[errors[0]]], names.index)
-points["cost"] = [interval.value for interval in prices["parameters"]]
+points["cost"] = [interval.value for interval in costs_of_models["parameters"]]
 points["front"] = comparison.pareto_front(points["cost"], points["value"])
 
 # %%
-front = " or ".join(points.index[points["front"]])
-caption = f"Figure 12.3. {title}: no model has fewer parameters and a lower error than {front}."
+front = ", ".join(points.index[points["front"]])
+caption = f"Figure 12.3. {title}: the Pareto-optimal models in parameters and error are {front}."
 run.show("12_cost", comparison.labelled_points({"parameters": points}, caption, errors[0]))
 
 # %% [markdown]
@@ -231,8 +235,9 @@ noise.rename_axis(columns=f"{title}, MSE per pixel").round(4).fillna("–")
 # %% [markdown]
 # ## Who gives images the highest likelihood?
 #
-# Only the VAE is a probabilistic model of images; its baselines are a mixture of Bernoulli images and independent pixels. For the VAE
-# the exact value is unknown: the bound (negative ELBO) is never below the true value on average, the estimate approaches it.
+# Only the VAE is a probabilistic model of images; its baselines are a mixture of Bernoulli images and independent pixels. For
+# the VAE the exact value is unknown: the bound (negative ELBO) is in expectation at least the true value, and the
+# importance-weighted estimate converges to it as the number of samples grows.
 
 # %% tags=["nbval-ignore-output"]
 likelihoods = {
@@ -247,9 +252,10 @@ pd.Series(nats, dtype=object).to_frame(f"{title}, nats per image").map(str)
 # %% [markdown]
 # ## Decide
 #
-# Each question names one purpose and two models, or a model and PCA. The questions were written after an earlier edition's results on
-# these test images were known: the correction covers their number, not that choice.
-# The differences are paired by image. All claims are decided together (Holm, 5 %). `gain` is positive if the claim holds.
+# Each question names one purpose and two models, or a model and PCA. The questions were written after an earlier edition's
+# results on these test images were known: the correction covers their number, not that choice. The differences are paired by
+# image. All claims are decided together (Holm, 5 %). `gain` is positive if the claim holds; "no" means a significant difference
+# in the other direction.
 
 # %%
 questions = [
@@ -281,26 +287,28 @@ verdicts = reproduced.claims[["claim", "gain", "verdict"]]
 verdicts.rename_axis(columns=f"{title}, this run")
 
 # %% [markdown]
-# The same claims, decided over training seeds and test images together, as the published reference has them: these verdicts hold for other
-# seeds as well, and count where the two tables differ.
+# The same claims, decided over training seeds and test images together, from the trainings of the reference values. These verdicts
+# account for the training seed as well; where the two tables differ, they take precedence.
 
 # %%
 table = comparison.published_claims(claims_file(profile), run.notebook)
-table if len(table) else "This profile has no published claims."
+table if len(table) else "This profile has no claims decided over several seeds."
 
 # %% [markdown]
 # ## Results
 #
-# For each purpose the model with the best mean of this run, beside the runner-up and PCA. The best model is picked by the test images, so
-# that its lead is somewhat too large; the claims above are free of that.
+# For each purpose the model with the best mean of this run, beside the runner-up and PCA. The best model is picked by the test
+# images, so that its lead is somewhat too large; the claims above are free of that.
 
 # %% tags=["nbval-ignore-output"]
 rows = {}
 for purpose in names:
     means = intervals[purpose].map(lambda interval: interval.value).dropna()
     order = means.sort_values(ascending=purposes[purpose][1] == "lower")
-    first, second = [*(f"{model}: {mean:.4g}" for model, mean in order.items()), "–"][:2]
-    rows[purpose] = {"best": first, "second": second, "PCA": order.get("pca")}
+    labels = [f"{model}: {mean:.4g}" for model, mean in order.items()]
+    first, second = [*labels, "–"][:2]
+    pca = f"{order['pca']:.4g}" if "pca" in order else "–"
+    rows[purpose] = {"best": first, "second": second, "PCA": pca}
 pd.DataFrame(rows).T.rename_axis(columns=title)
 
 # %%

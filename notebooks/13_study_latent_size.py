@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Study the latent size
 #
-# **Question.** How large a code?
+# **Question.** Which latent dimension is best for reconstruction, for classification and for compression?
 #
 # **What you will do.** Read the results of networks that were trained with several latent dimensions and seeds. Choose a
 # latent dimension for each purpose on the validation images, and compare it with PCA on the test images. Then ask
@@ -18,8 +18,8 @@
 # **What you will learn.** How to read a sweep; how to choose with the one-standard-error rule; that the answer depends on
 # what the code is for.
 #
-# **What you need.** Nothing: the published results are there. After `make sweep SWEEP=latent_size` (80 minutes on two
-# cores) and `SWEEP=bottleneck` (25) it reads your own. Nothing is trained here. **Time.** Ten seconds.
+# **What you need.** Nothing: the results of the sweeps come with the study. After `make sweep SWEEP=latent_size` (81 minutes on
+# two cores) and `SWEEP=bottleneck` (23 minutes) it reads your own. Nothing is trained here. **Time.** Ten seconds.
 
 # %% [markdown]
 # ## Parameters
@@ -28,7 +28,7 @@
 profile: str = "latent_size"  # the run's folder, reports/<profile>/
 sweep: str = "latent_size"  # results of 02, 03, 05 and 07 at several latent dimensions and seeds
 bottleneck_sweep: str = "bottleneck"  # the same networks with a ReLU bottleneck
-collapsed: float = 0.99  # share of the mean image's error from which a network counts as collapsed
+collapsed: float = 0.99  # collapsed: SSE at least this fraction of the mean image's
 rates: list = [20, 40, 80, 160, 300]  # bits per image at which latent dimensions are compared
 
 # %% [markdown]
@@ -48,7 +48,7 @@ run = Run(profile, "13_study_latent_size")
 pd.set_option("display.max_colwidth", None)
 
 # %%
-purposes = {  # to the metric, and the model of PCA that has it
+purposes = {  # purpose: (metric, variant of PCA with that metric)
     "reconstruction": ("sse", "pca_clipped"),
     "5-NN": ("knn5_accuracy", "pca"),
     "linear probe": ("linear_probe_accuracy", "pca"),
@@ -90,9 +90,9 @@ table = {purpose: mean_and_std(scores) for purpose, scores in validation.items()
 pd.DataFrame(table, sizes).rename_axis(columns=f"{title}, validation")
 
 # %% [markdown]
-# The size with the lowest mean may lead by chance, and a larger code costs more. The **one-standard-error rule** therefore
-# takes the smallest latent dimension whose mean is within one standard error of the lowest one (Breiman, Friedman, Olshen
-# and Stone, "Classification and regression trees", 1984, section 3.4.3). Here the standard error is that over the seeds.
+# The latent dimension with the lowest mean may lead by chance, and a larger one costs more. The **one-standard-error rule**
+# therefore takes the smallest latent dimension whose mean is within one standard error of the lowest one (Breiman, Friedman,
+# Olshen and Stone, "Classification and regression trees", 1984, section 3.4.3). Here the standard error is that over the seeds.
 
 
 # %%
@@ -116,7 +116,7 @@ chosen = pd.DataFrame(
 chosen.rename_axis(index="latent dimension for", columns=title)
 
 # %% [markdown]
-# If a purpose has the largest dimension of the sweep, the sweep does not say how far to go.
+# If the largest dimension is chosen, the optimum may lie beyond the sweep.
 #
 # ## Compare with PCA on the test images
 #
@@ -130,10 +130,11 @@ decided = {
     for purpose, (metric, pca) in purposes.items()
 }
 table = pd.DataFrame({purpose: claims["verdict"] for purpose, claims in decided.items()})
-table.rename_axis(columns=f"{title}, test: is the autoencoder better than PCA?")
+table.rename_axis("latent dimension", columns=f"{title}, test: autoencoder better than PCA")
 
 # %% [markdown]
-# How much better is the reconstruction? The ratio of the two errors shows on the right what the axis on the left compresses.
+# How much better is the reconstruction? The right panel shows the ratio of the errors, which is hard to read from the logarithmic
+# axis on the left.
 
 # %%
 curves = {"autoencoder": results["dense.test.sse"], "PCA": results["pca_clipped.test.sse"]}
@@ -165,7 +166,8 @@ with figures.look():
 run.show("13_error", figure)
 
 # %% [markdown]
-# Are the codes better features? The figure shows the difference in accuracy, which is what the claims are about.
+# Are the codes better features? The figure shows the difference in accuracy, which the claims test. Its axis is logarithmic beyond
+# ±1 percentage point, so that large and small differences are both visible.
 
 # %%
 accuracies = {purpose: decided[purpose] for purpose in ("5-NN", "linear probe")}
@@ -193,7 +195,8 @@ run.show("13_features", figure)
 #
 # How many bits does an image need? `07_compress_images` makes a codec of each network and of PCA, and measures both at
 # several quantisation steps, on the test images only. The lowest error among several latent dimensions is therefore chosen on
-# these images and a little optimistic; it describes the curves and is no recommendation. PCA is a candidate like the others.
+# these images and a little optimistic. It describes the curves and is no recommendation. PCA, with the components of the largest
+# dimension, is a candidate like the others.
 # To save time, the decoders of the sweep's codecs were trained further for fewer epochs than in `07_compress_images`, which
 # costs them a little.
 
@@ -206,13 +209,14 @@ at_rates = {name: latent_size.error_at(rates, codec) for name, codec in codecs.i
 at_rates = pd.DataFrame(at_rates, pd.Index(rates, name="bits per image")).dropna(how="all")
 
 # %%
-table = pd.DataFrame({"lowest error": at_rates.idxmin(axis=1), "its MSE": at_rates.min(axis=1)})
-table["PCA's MSE"] = at_rates["PCA"]
-table["PCA's MSE / best autoencoder's"] = at_rates["PCA"] / at_rates.drop(columns="PCA").min(axis=1)
+table = pd.DataFrame({"best codec": at_rates.idxmin(axis=1), "MSE": at_rates.min(axis=1)})
+table["MSE of PCA"] = at_rates["PCA"]
+best_mse = at_rates.drop(columns="PCA").min(axis=1)
+table["MSE of PCA / best autoencoder's"] = at_rates["PCA"] / best_mse
 table.round(4).rename_axis(columns=f"{title}, test")
 
 # %%
-best = ", ".join(f"{name} at {bits}" for bits, name in table["lowest error"].items())
+best = ", ".join(f"{name} at {bits}" for bits, name in table["best codec"].items())
 caption = (
     f"Figure 13.3. {title}: of these codecs, the lowest error is reached by {best} bits per image. "
     f"Points are means over {len(seeds)} seeds, at several quantisation steps."
@@ -222,15 +226,16 @@ axis_labels = ("bits per image", "MSE per pixel, test")
 run.show("13_rate_distortion", figures.lines(curves, caption, *axis_labels, log=True))
 
 # %% [markdown]
-# A small code reaches its own reconstruction error at few bits, and then more bits do not help it. A large code spends bits
-# on units that carry little. That is why the best latent dimension tends to grow with the rate.
+# A code of small latent dimension reaches its reconstruction error at few bits, and more bits do not lower it further. A code
+# of large dimension spends bits on units that carry little information. That is why the best latent dimension tends to grow
+# with the rate.
 #
 # ## Compare a linear with a ReLU bottleneck
 #
 # The study's bottleneck is linear. Many tutorials give it a ReLU like every other layer. A ReLU forbids negative codes, and
 # a unit whose input is negative for all images gets no gradient and stays at zero. Networks with the same seed started with
 # the same weights and saw the same minibatches, so the errors are compared seed by seed. Since a collapsed network makes the
-# errors bimodal, no mean and no interval is given, but each seed is shown.
+# errors bimodal, there is no mean and no interval; the table gives the median ratio, and the figure shows each seed.
 
 # %%
 relu_trials = latent_size.read(bottleneck_sweep, ["dense.test.sse", "mean.test.sse"])
@@ -244,7 +249,8 @@ groups = outcomes.groupby(both["latent_dim"])
 counts = groups[["relu_is_worse", "has_collapsed"]].sum()
 counts["median_ratio"] = groups["ratio"].median()
 counts.insert(0, "seeds", groups.size())
-counts.rename_axis(columns=f"{title}, test").round(3)
+columns = ["seeds", "ReLU has the higher SSE", "collapsed", "median SSE, ReLU / linear"]
+counts.set_axis(columns, axis=1).rename_axis(columns=f"{title}, test").round(3)
 
 # %%
 worse = [
@@ -271,7 +277,7 @@ with figures.look():
 run.show("13_bottleneck", figure)
 
 # %% [markdown]
-# ## Report the chosen sizes
+# ## Report the chosen latent dimensions
 #
 # For each purpose: the latent dimension that the one-standard-error rule chose on the validation images, the autoencoder's
 # result there on the test images (mean ± standard deviation over the seeds), and that of PCA with as many components.
@@ -291,7 +297,7 @@ table = pd.DataFrame([report(purpose) for purpose in purposes], list(purposes), 
 table.rename_axis(columns=f"{title}, test")
 
 # %% [markdown]
-# The decisions at these sizes, and at those with the lowest validation error, are the notebook's claims.
+# The decisions at these dimensions, and at those with the lowest validation error, are the notebook's claims.
 
 
 # %%

@@ -9,16 +9,16 @@
 # %% [markdown]
 # # Use your own images
 #
-# **Question.** How well does an autoencoder reconstruct, judge and compress images of your own?
+# **Question.** How well does an autoencoder reconstruct images of your own, score them for anomalies, and compress them?
 #
 # **What you will do.** Name a file or a folder of images, check how it was read, and do with your images what the study does
 # with MNIST: reconstruct them, map the errors, find the most anomalous ones, and compress them.
 #
-# **What you will learn.** How well an autoencoder fits images that nobody has prepared for it, beside PCA with the same
+# **What you will learn.** How well an autoencoder with untuned parameters reconstructs your images, compared with PCA with the same
 # number of components.
 #
-# **What you need.** Images: `.npz`, `.npy`, `.csv` or IDX files, or a folder of pictures, with or without classes; without
-# any, scikit-learn's digits are used. Some hundred images give a first impression, some thousand a result. **Time.** Under a
+# **What you need.** Images: `.npz`, `.npy`, `.csv` or IDX files, or a folder of pictures, with or without classes; if you name
+# none, scikit-learn's digits are used. A few hundred images give a first impression, a few thousand a result. **Time.** Under a
 # minute for 1,000 small images.
 
 # %% [markdown]
@@ -29,22 +29,22 @@
 profile: str = "own_images"  # the run's folder, reports/<profile>/
 dataset: str = "digits"  # the path of your file or folder: absolute, or below AE_DATA_DIR or the project's folder
 image_size: list = []  # height and width to which the images are resampled, such as [28, 28]; [] leaves them as they are
-model: str = ""  # the path of a trained model, .keras, for images of this size; "" trains one here
+model: str = ""  # the path of a trained model, .keras, for images of this size, whose latent dimension is used; "" trains one here
 hidden: list = [256, 128]  # units of the encoder's hidden layers; the decoder mirrors them
 latent_dim: int = 32  # units of the bottleneck; more give a lower error and a larger code
 epochs: int = 60  # passes over the training images; more for fewer images
 batch_size: int = 32  # images per step; larger ones are faster, and better when there are many images
-learning_rate: float = 0.001  # the step size of Adam at the start; it falls to 0 along a cosine
+learning_rate: float = 0.001  # of Adam at the start; it falls to 0 along a cosine
 seed: int = 0  # of the initial weights, of the order of the images and of the images shown
 step: float = 1.0  # quantisation step of the codec; a larger one gives fewer bytes and a larger error
-rate: float = 0.05  # promised rate of false alarms among images like the training images
+rate: float = 0.05  # nominal false-alarm rate, for images like the validation images
 # fmt: on
 
 # %% [markdown]
 # ## Check how the images were read
 #
 # Pixels become bytes, with 0 for the ground and 255 for full ink; colour becomes grey. If there are no test images, one
-# seventh of the images is set aside for testing, and one sixth of the rest for validation. The model is trained on neither.
+# seventh of all images is set aside for testing, and as many for validation. The model is trained on neither.
 
 # %%
 from ae_lib import StudyError, data, figures, metrics, models, training
@@ -79,7 +79,7 @@ caption = (
     f"Figure 14.1. {images.title}: {count} training images, drawn at random, as the model sees "
     "them. Ink is dark."
 )
-rows = {"training images": first, "more of them": second}
+rows = {"training images": first, "further training images": second}
 run.show("14_images", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
@@ -107,7 +107,7 @@ inputs, size = network.encoder.input_shape[1], network.encoder.output_shape[1]
 if inputs != images.pixels:
     raise StudyError(
         f"{model} takes images of {inputs} pixels, and these have {images.pixels}; expected the "
-        'same: set image_size, or model to "", to train one here.'
+        'same: set image_size, or set model to "" to train one here.'
     )
 
 # %% [markdown]
@@ -143,7 +143,8 @@ run.show("14_reconstructions", figures.image_rows(rows, images.shape, caption))
 # %% [markdown]
 # ## Map the errors
 #
-# At which pixels is the error large? Strokes or objects that vary in place give broad maps; a fixed object gives a sharp one.
+# At which pixels is the error large? Strokes or objects whose position varies give blurred maps; an object at a fixed position
+# gives a sharp one.
 
 # %%
 maps = {name: np.abs(y - x).mean(axis=0) for name, y in reconstructions.items()}
@@ -155,7 +156,7 @@ run.show("14_error_maps", figures.pixel_maps(maps, images.shape, caption, "mean 
 # ## Find the most anomalous images
 #
 # The reconstruction error is large for an image that is unlike the training images. How large is unusual? The **p-value** of a
-# test image is the share of validation images with an error at least as large, the image itself included (split conformal
+# test image is (1 + k) / (n + 1), where k of the n validation images have an error at least as large (split conformal
 # prediction). If a test image comes from the same source, its p-value is at most 0.05 in at most 5 % of the cases.
 
 # %%
@@ -166,8 +167,8 @@ p_values = anomaly.p_values(test_errors, errors)
 alarms = p_values <= rate
 
 # %% [markdown]
-# Are the test images as a whole like the validation images? If so, a test image has the larger error of a random pair in half
-# of the cases: the area under the ROC curve (AUROC) that separates the two sets by their errors is then 0.5.
+# Are the test images as a whole like the validation images? If both come from the same distribution, the area under the ROC curve
+# (AUROC) of the error for separating the two sets is 0.5 in expectation.
 
 # %%
 both_errors = np.concatenate([errors, test_errors])
@@ -198,9 +199,9 @@ table.rename_axis("test image").to_csv(run.new_artifact("errors.csv"))
 # %% [markdown]
 # ## Compress the test images
 #
-# A codec of the model, as in `07_compress_images`: codes are rounded to multiples of a step and entropy-coded. The codec's file
-# must be at the receiver beforehand; the stream is what is sent. The baseline is lossless: zlib, which PNG uses, image by
-# image and without headers.
+# A codec of the model, as in `07_compress_images`: codes are rounded to multiples of a step and entropy-coded. The receiver
+# needs the codec's file beforehand; its size is not counted in the bytes per image. The baseline is lossless: zlib, which PNG uses,
+# image by image, with the 6 bytes of zlib's own header and checksum but without those of a file format.
 
 # %%
 model_codec = codec.from_autoencoder(network.encoder, network.decoder, images.pixels_train)
@@ -217,7 +218,8 @@ lossless = np.array([len(zlib.compress(image.tobytes(), 9)) for image in images.
 # %% [markdown]
 # ## Compare with the baselines
 #
-# The table puts each result beside its baseline: PCA with as many components, zlib, and the promised rate of false alarms.
+# The table puts each result beside its baseline: PCA with as many components, zlib, the nominal false-alarm rate, and
+# the AUROC of identical distributions. zlib is lossless, so its MSE is 0.
 
 # %%
 models_by_name = {"own": "autoencoder", "pca_clipped": pca_name, "mean": "mean image"}
@@ -241,16 +243,16 @@ results = {
         f"{lossless.mean():.1f}",
         "zlib",
     ),
-    f"MSE per pixel, step {step:g}": (interval["own.test.compressed_mse"], 0, "zlib"),
-    f"share with p at most {rate:g}": (interval["own.test.alarms"], rate, "promised"),
-    "AUROC, test against validation": (interval["own.test.separation"], 0.5, "alike"),
+    f"MSE after the codec, step {step:g}": (interval["own.test.compressed_mse"], 0, "zlib"),
+    f"false alarms at p ≤ {rate:g}": (interval["own.test.alarms"], rate, "nominal"),
+    "AUROC, test vs validation": (interval["own.test.separation"], 0.5, "same distribution"),
 }
 columns = ["autoencoder", "baseline", "which baseline"]
 pd.DataFrame(results, columns).T.rename_axis(columns=f"{images.title}, test")
 
 # %% [markdown]
-# The claims are decided together. The last one compares all errors of the test images with those of the validation images; if
-# it holds, the two sets differ, and the rate of false alarms is not the promised one.
+# The claims are decided together. The last one is a check: it compares the errors of the test images with those of the validation
+# images. If its verdict is "yes", the two sets differ, and the nominal false-alarm rate does not apply to the test images.
 
 # %%
 reconstructs = "The autoencoder has a lower reconstruction error than"
@@ -278,7 +280,7 @@ reproduced.claims.set_index("claim")[["measured", "baseline", "gain", "verdict"]
 # %% [markdown]
 # ## Limitations
 #
-# A model of few images has seen little variety, so what it finds anomalous may only be rare. The p-values bound the rate of
+# A model of few images has seen little variety, so images with a high score may only be rare. The p-values bound the rate of
 # false alarms on average over validation sets; they do not promise that an anomaly is detected. The intervals cover other
 # test images but not other training seeds, since one network was trained. Nothing was tuned for these images, and other
 # parameters may do better.

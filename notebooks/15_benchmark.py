@@ -15,10 +15,10 @@
 # `fit`, with PyTorch and with JAX, in turns; race the reconstruction of images; compare the training with the machine's rate of
 # matrix products; and measure what the cost of training depends on.
 #
-# **What you will learn.** How to measure speed on a machine that is never quiet, what a roofline is, and how close
-# the training of a small network comes to it.
+# **What you will learn.** How to measure speed when other processes also load the machine, and which fraction of its
+# peak rate of matrix multiplication the training of a small network reaches.
 #
-# **What you need.** An otherwise idle machine. PyTorch and JAX take part if they are installed (`make rivals`). No other notebook is
+# **What you need.** A machine with as little other work as possible. PyTorch and JAX take part if they are installed (`make rivals`). No other notebook is
 # needed. **Time.** About 25 minutes on two cores.
 
 # %% [markdown]
@@ -70,12 +70,12 @@ source
 # ## Race the dense autoencoder
 #
 # Every backend trains the network of `02_train` from the same weights, with the same batch size, the same Adam and the same loss, and
-# computes the validation loss after each epoch. Each backend is a process of its own. The backends train in turns, so that a
+# computes the validation loss after each epoch. Each backend runs in a separate process. The backends train in turns, so that a
 # slow minute of the machine is slow for all of them.
 #
-# A turn has two epochs, and only the second is timed, because a pause can slow down the epoch after it: the thread that
-# tunes a `tf.data` pipeline may sleep for up to a minute when its iterator is dropped, and Keras's `fit` drops one in each epoch. The first turn of a
-# backend is its first epoch, in which it prepares and compiles; it is reported apart.
+# A turn has two epochs, and only the second is timed, because Keras's `tf.data` autotuner can delay the first epoch after a pause.
+# Before its turns, each backend runs one epoch in which it prepares and compiles; the time of this first epoch is reported
+# separately.
 
 # %%
 for function in backends.TRAININGS:
@@ -91,7 +91,7 @@ turns, absent = benchmark.race(entries, repetitions)
 print("left out:", *(absent.values() or ["nothing"]))
 
 # %% [markdown]
-# The table has the seconds of an epoch (median, quartiles, range), of the first epoch, and of 50 epochs with the first. The validation
+# The table has the seconds of an epoch (median, and the quartiles as low and high), of the first epoch, and of 50 epochs with the first. The validation
 # losses after the same number of epochs show that the backends train the same thing.
 
 # %% tags=["nbval-ignore-output"]
@@ -177,9 +177,10 @@ pd.concat(parts).round(4)
 # %% [markdown]
 # ## Compare with the roofline
 #
-# Matrix products are nearly all of the arithmetic: two operations per weight, place in the image and image in the forward pass, two for the
-# gradient of the weights, and two for the gradient of the layer's inputs, which the first layer does not need. The limit of the machine is the
-# rate at which NumPy's BLAS multiplies large float32 matrices, measured in turns with the dense backends.
+# Matrix products are nearly all of the arithmetic. In the forward pass each weight costs two operations per image and, in a
+# convolution, per output position. The backward pass costs two for the gradient of the weights and two for the gradient of the layer's
+# inputs, which the first layer does not need. The limit is the rate at which NumPy's BLAS multiplies large float32 matrices, measured
+# in turns with the dense backends. A complete roofline would also have the limit set by memory bandwidth, which is not measured here.
 #
 # The remaining time goes to Adam, whose every step reads and writes all weights and moments, to the loss, and, in a convolutional network, to its
 # first and last layer, which move many bytes for few products because they have one channel.
