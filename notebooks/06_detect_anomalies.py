@@ -37,6 +37,7 @@ seed: int = 0  # of weights, minibatches and corruptions
 # Scores and thresholds
 sigma: float = 1.0  # standard deviation of the Gaussian that smooths the residual, in pixels; edges are off by about as much
 neighbours: int = 5  # training codes to which the k-NN distance is averaged; as in 05_explore_latent_space, not tuned
+pca_components: int = 16  # of a second PCA, for the relative error; chosen like sigma, with labelled validation images of MNIST
 rates: list = [0.05, 0.01]  # nominal rates of false alarms; the first one is used throughout
 margin: float = 0.01  # a measured rate this close to the nominal one is equivalent to it
 corrupted: int = 2000  # test images that are corrupted; more make the intervals narrower
@@ -98,18 +99,22 @@ images
 
 
 # %%
+def fit_knn_distance(points):
+    count = min(neighbours, len(points))
+    nearest = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
+    return lambda x: nearest.kneighbors(x)[0].mean(axis=1)
+
+
 def fit_scores(encode, decode, x_train):
     codes = encode(x_train)
-    count = min(neighbours, len(codes))
-    nearest = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(codes)
-    gaussian = EmpiricalCovariance().fit(codes)
+    knn_distance, gaussian = fit_knn_distance(codes), EmpiricalCovariance().fit(codes)
 
     def score(x):
         codes = encode(x)
         y = decode(codes)
         scores = {"squared error": metrics.mse(x, y)}
         scores["relative error"] = anomaly.relative_error(x, y, images.shape, sigma)
-        scores["k-NN distance"] = nearest.kneighbors(codes)[0].mean(axis=1)
+        scores["k-NN distance"] = knn_distance(codes)
         scores["Mahalanobis distance"] = gaussian.mahalanobis(codes)
         return pd.DataFrame(scores)
 
@@ -117,25 +122,47 @@ def fit_scores(encode, decode, x_train):
 
 
 # %% [markdown]
-# All four are computed for the network and for **PCA** with as many components, which is fitted to the same images. PCA's
-# components keep distances within the space that they span, and its k-NN distance ignores what lies outside. The last baseline
-# looks at nothing but the **ink**: how far its amount is from the median of the training images.
+# All four are computed for the network and for **PCA** with as many components, which is fitted to the same images. There are two
+# more baselines. The form and the σ of the relative error were chosen on labelled validation images, for the network; **chosen PCA**
+# has the number of components that the same images choose for PCA's relative error. And a detector needs no model: the k-NN distance
+# between the **pixels** also sees what lies outside the space that PCA's components span.
 
 # %%
-pca_name = f"PCA-{latent_dim}"
+pca_name, chosen_name = f"PCA-{latent_dim}", f"chosen PCA-{pca_components}"
 
 
+def fitted_pca(count, x_train):
+    return PCA(min(count, *x_train.shape), svd_solver="covariance_eigh").fit(x_train)
+
+
+def fit_baselines(x_train):
+    pca, knn_distance = fitted_pca(pca_components, x_train), fit_knn_distance(x_train)
+
+    def score(x):
+        y = pca.inverse_transform(pca.transform(x))
+        relative = anomaly.relative_error(x, y, images.shape, sigma)
+        scores = {(chosen_name, "relative error"): relative}
+        return pd.DataFrame(scores | {("pixels", "k-NN distance"): knn_distance(x)})
+
+    return score
+
+
+# %%
 def fit_detectors(network, x_train):
     encode = partial(models.predict_in_batches, network.encoder)
     decode = partial(models.predict_in_batches, network.decoder)
-    pca = PCA(min(latent_dim, *x_train.shape), svd_solver="covariance_eigh").fit(x_train)
+    pca = fitted_pca(latent_dim, x_train)
     scores = {
         model: fit_scores(encode, decode, x_train),
         pca_name: fit_scores(pca.transform, pca.inverse_transform, x_train),
     }
-    ink = np.median(x_train.sum(axis=1))
-    scores["pixels"] = lambda x: pd.DataFrame({"ink": np.abs(x.sum(axis=1) - ink)})
-    return lambda x: pd.concat({name: score(x) for name, score in scores.items()}, axis=1)
+    baselines = fit_baselines(x_train)
+
+    def detect(x):
+        by_model = {name: score(x) for name, score in scores.items()}
+        return pd.concat([pd.concat(by_model, axis=1), baselines(x)], axis=1)
+
+    return detect
 
 
 # %% [markdown]
@@ -145,7 +172,7 @@ def fit_detectors(network, x_train):
 # ⌈(n + 1)(1 − α)⌉-th smallest score. If test images come from the same source, the expected share of false alarms is then at
 # most α, whatever the model and the score (split conformal prediction). The number of false alarms among the test images
 # is then beta-binomial, which gives the range in which 95 % of all such rates lie. A measured rate outside it suggests that
-# test and validation images differ, as MNIST's may, which are by different writers. The rates of the nine detectors depend on
+# test and validation images differ, as MNIST's may, which are by different writers. The rates of the ten detectors depend on
 # the same images, so that one or two of them outside the range are weak evidence.
 
 # %%
@@ -366,7 +393,7 @@ table.rename_axis(index=["model", "score"], columns=f"{images.title}, mean").rou
 
 # %%
 short = {"squared error": "mse", "relative error": "relative", "k-NN distance": "knn"}
-short |= {"Mahalanobis distance": "mahalanobis", pca_name: "pca"}
+short |= {"Mahalanobis distance": "mahalanobis", pca_name: "pca", chosen_name: "pca_chosen"}
 patterns = {
     "false alarms": f"threshold.{{}}.false_alarm_rate_at_{100 * rate:g}",
     "corrupted, caught": "corrupted.{}.caught_mean",
@@ -386,14 +413,14 @@ squared, relative, nearest = "squared error", "relative error", "k-NN distance"
 pairs = [
     ("corrupted, AUROC", relative, (pca_name, relative)),
     ("left out, AUROC", squared, (pca_name, squared)),
-    ("left out, AUROC", relative, (pca_name, relative)),
+    ("left out, AUROC", nearest, (pca_name, nearest)),
+    ("left out, caught", relative, (pca_name, nearest)),
     ("one class, AUROC", squared, (pca_name, squared)),
-    ("one class, AUROC", relative, (pca_name, relative)),
     ("one class, AUROC", relative, (model, squared)),
-    ("one class, AUROC", relative, (pca_name, nearest)),
+    ("one class, AUROC", relative, (chosen_name, relative)),
+    ("one class, AUROC", relative, ("pixels", nearest)),
 ]
-promise = metric("false alarms", (model, squared))
-claims = [(f"This threshold's false-alarm rate is below {rate:g}", promise, rate, "lower")]
+claims = []
 for result, score, baseline in [pair for pair in pairs if pair[0] in results]:
     sides = metric(result, (model, score)), metric(result, baseline)
     claims.append((f"{result}: {model} {score} above {' '.join(baseline)}", *sides, "higher"))
@@ -403,7 +430,7 @@ measured = {}
 for result, values in results.items():
     for detector, column in values.items():
         measured[metric(result, detector)] = column.to_numpy()
-headline = [name for name in measured if "auroc" in name and "ink" not in name]
+headline = [name for name in measured if "auroc" in name and "mahalanobis" not in name]
 reproduced = run.finish(measured, claims, headline)
 reproduced
 
@@ -412,8 +439,7 @@ reproduced.claims[["claim", "gain", "verdict"]].rename_axis(columns=images.title
 
 # %% [markdown]
 # The claims are tested together (Holm). A gain is the difference of the two means with its 95 % interval, and a positive one
-# supports the claim. The verdict "no" means that the difference is significant in the other direction. The first claim is about one
-# threshold only; it neither supports nor contradicts the guarantee, which is about the average over thresholds.
+# supports the claim. The verdict "no" means that the difference is significant in the other direction.
 #
 # **Published figures** for one class of MNIST, mean AUROC: a convolutional autoencoder 0.897 and Deep SVDD 0.948 (Ruff et al.,
 # 2018), OCGAN 0.975 (Perera, Nallapati and Xiang, CVPR 2019), an ℓ2 autoencoder 0.983 (a baseline in Bergmann et al., "Uninformed

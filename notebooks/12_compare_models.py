@@ -266,7 +266,7 @@ questions = [
     ("5-NN is better on scheduled's codes than on PCA's", "5-NN accuracy", "scheduled", "pca"),
     ("A probe is better on conv's codes than on PCA's", "linear probe accuracy", "conv", "pca"),
     ("Training on noise helps a probe", "linear probe accuracy", "denoising", "scheduled"),
-    ("Convolutions detect better than PCA", "AUROC, relative error", "conv", "pca"),
+    ("conv detects better than chosen PCA", "AUROC, relative error", "conv", "pca_chosen"),
 ]
 
 # %%

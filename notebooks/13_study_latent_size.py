@@ -38,7 +38,7 @@ rates: list = [20, 40, 80, 160, 300]  # bits per image at which latent dimension
 # parameters and the metrics of the trial.
 
 # %%
-from ae_lib import data, figures
+from ae_lib import data, figures, metrics
 from ae_lib.analysis import latent_size
 from ae_lib.run import Run, sweep_files, sweep_table, write_json
 
@@ -55,10 +55,10 @@ purposes = {  # purpose: (metric, variant of PCA with that metric)
 }
 
 # %%
-metrics = [metric for metric, _ in purposes.values()]
-columns = [f"dense.val.{metric}" for metric in metrics]
-columns += [f"dense.test.{metric}" for metric in metrics]
-columns += [f"{pca}.test.{metric}" for metric, pca in purposes.values()]
+measures = [measure for measure, _ in purposes.values()]
+columns = [f"dense.val.{measure}" for measure in measures]
+columns += [f"dense.test.{measure}" for measure in measures]
+columns += [f"{pca}.test.{measure}" for measure, pca in purposes.values()]
 trials = latent_size.read(sweep, columns)
 results = trials.pivot(index="latent_dim", columns="seed")  # results[metric]: dimensions × seeds
 sizes, seeds = results.index, results["dense.val.sse"].columns
@@ -121,15 +121,18 @@ chosen.rename_axis(index="latent dimension for", columns=title)
 # ## Compare with PCA on the test images
 #
 # From here on the test images are used, and nothing more is chosen. The notebooks `03_evaluate` and
-# `05_explore_latent_space` compare the autoencoder with PCA at each latent dimension. Their claims were decided over all seeds
-# and test images together, paired by image and Holm-corrected within each notebook; the decisions are read here.
+# `05_explore_latent_space` compare the autoencoder with PCA at each latent dimension. The sweep has kept the gains over all seeds
+# and test images together, paired by image, with their p-values. All purposes and dimensions are decided together here, with
+# Holm's correction at 5 %.
 
 # %%
-decided = {
-    purpose: latent_size.decisions(sweep, f"dense.test.{metric}", f"{pca}.test.{metric}")
-    for purpose, (metric, pca) in purposes.items()
+compared = {
+    purpose: latent_size.gains(sweep, f"dense.test.{measure}", f"{pca}.test.{measure}")
+    for purpose, (measure, pca) in purposes.items()
 }
-table = pd.DataFrame({purpose: claims["verdict"] for purpose, claims in decided.items()})
+decided = pd.concat(compared, names=["purpose"])
+decided["verdict"] = metrics.verdicts(list(decided["gain"]))
+table = decided["verdict"].unstack("purpose")[list(purposes)]
 table.rename_axis("latent dimension", columns=f"{title}, test: autoencoder better than PCA")
 
 # %% [markdown]
@@ -170,9 +173,9 @@ run.show("13_error", figure)
 # ±1 percentage point, so that large and small differences are both visible.
 
 # %%
-accuracies = {purpose: decided[purpose] for purpose in ("5-NN", "linear probe")}
 gains, wins = {}, []
-for name, claims in accuracies.items():
+for name in ("5-NN", "linear probe"):
+    claims = decided.loc[name]
     gains[name] = 100 * pd.DataFrame([vars(gain) for gain in claims["gain"]], claims.index)
     won = claims.index[claims["verdict"] == "yes"]
     wins.append(f"{name} {', '.join(map(str, won)) or 'none'}")
@@ -235,21 +238,27 @@ run.show("13_rate_distortion", figures.lines(curves, caption, *axis_labels, log=
 # The study's bottleneck is linear. Many tutorials give it a ReLU like every other layer. A ReLU forbids negative codes, and
 # a unit whose input is negative for all images gets no gradient and stays at zero. Networks with the same seed started with
 # the same weights and saw the same minibatches, so the errors are compared seed by seed. Since a collapsed network makes the
-# errors bimodal, there is no mean and no interval; the table gives the median ratio, and the figure shows each seed.
+# errors bimodal, there is no mean and no interval; the table gives the median ratio, and the figure shows each seed. A dead unit has
+# the same value for all validation images; the table has their mean number over the seeds.
 
 # %%
-relu_trials = latent_size.read(bottleneck_sweep, ["dense.test.sse", "mean.test.sse"])
+needed = ["dense.test.sse", "mean.test.sse", "dense.dead_units"]
+relu_trials = latent_size.read(bottleneck_sweep, needed)
 both = latent_size.paired(relu_trials, trials)
 relu, linear = both["dense.test.sse"], both["dense.test.sse linear"]
 outcomes = pd.DataFrame({"relu_is_worse": relu > linear, "ratio": relu / linear})
 outcomes["has_collapsed"] = relu >= collapsed * both["mean.test.sse"]
+outcomes["dead_units"] = both["dense.dead_units"]
+outcomes["dead_units_linear"] = both["dense.dead_units linear"]
 
 # %%
 groups = outcomes.groupby(both["latent_dim"])
 counts = groups[["relu_is_worse", "has_collapsed"]].sum()
 counts["median_ratio"] = groups["ratio"].median()
+counts[["dead", "dead_linear"]] = groups[["dead_units", "dead_units_linear"]].mean()
 counts.insert(0, "seeds", groups.size())
 columns = ["seeds", "ReLU has the higher SSE", "collapsed", "median SSE, ReLU / linear"]
+columns += ["dead units, ReLU", "dead units, linear"]
 counts.set_axis(columns, axis=1).rename_axis(columns=f"{title}, test").round(3)
 
 # %%
@@ -289,7 +298,7 @@ def report(purpose):
     (metric, pca), size = purposes[purpose], chosen.at[purpose, "one-standard-error rule"]
     error = mean_and_std(results[f"dense.test.{metric}"].loc[[size]])[0]
     baseline = results[f"{pca}.test.{metric}"].loc[size].mean()
-    return [metric, size, error, f"{baseline:.4f}", decided[purpose].at[size, "verdict"]]
+    return [metric, size, error, f"{baseline:.4f}", decided.at[(purpose, size), "verdict"]]
 
 
 columns = ["metric", "latent dimension", "autoencoder", "PCA", "autoencoder better?"]
@@ -303,7 +312,7 @@ table.rename_axis(columns=f"{title}, test")
 # %%
 def claims_of(purpose):
     """The decided claims of a purpose at its chosen sizes, with the size in the sentence."""
-    rows = decided[purpose].loc[chosen.loc[purpose].unique()]
+    rows = decided.loc[purpose].loc[chosen.loc[purpose].unique()]
     sentences = [f"{size} latent dimensions: {claim}" for size, claim in rows["claim"].items()]
     return rows.assign(claim=sentences)
 
@@ -333,8 +342,7 @@ reproduced.claims.set_index("claim")[["gain", "verdict"]]
 # ## Limitations
 #
 # The standard errors and deviations are over a few seeds. All networks have the hidden layers, epochs and learning rate of
-# the model `dense`, which is under-trained (`02_train`) and need not suit each latent dimension equally. Each notebook's claims
-# at each latent dimension are a family of their own, so the verdicts at several dimensions are not corrected for each other.
+# the model `dense`, which is under-trained (`02_train`) and need not suit each latent dimension equally.
 
 # %%
 reproduced

@@ -38,11 +38,11 @@ def read(sweep, columns):
     return table
 
 
-def decisions(sweep, measured, baseline):
-    """Return the decided claims of a sweep that compare two metrics, one for each dimension.
+def gains(sweep, measured, baseline):
+    """Return the claims of a sweep that compare two metrics, one for each dimension, undecided.
 
-    A pandas.DataFrame as of `ae_lib.metrics.judge`, with ``latent_dim`` as its index. `StudyError`
-    if there are none.
+    A pandas.DataFrame as of `ae_lib.metrics.judge`, but for the verdict, with ``latent_dim`` as
+    its index. `StudyError` if there are none.
     """
     table = pd.read_csv(sweep_table(sweep, "claims"))
     table = table[(table["measured"] == measured) & (table["baseline"] == baseline)]
@@ -52,9 +52,9 @@ def decisions(sweep, measured, baseline):
             "its notebooks: add it there, and run the sweep again."
         )
     rows = table[["gain", "low", "high", "p"]].to_numpy()
-    gains = [Difference(*row) for row in rows.tolist()]
-    columns = ["latent_dim", "claim", "measured", "baseline", "better", "verdict"]
-    return table[columns].assign(gain=gains).set_index("latent_dim")
+    columns = ["latent_dim", "claim", "measured", "baseline", "better"]
+    differences = [Difference(*row) for row in rows.tolist()]
+    return table[columns].assign(gain=differences).set_index("latent_dim")
 
 
 def paired(relu, linear):
