@@ -88,10 +88,13 @@ def times(profile):
 @click.argument("profile")
 @SCHEDULER
 def measure(profile, scheduler):
-    """Measure reports/reference/PROFILE.json over several seeds, as a sweep."""
+    """Measure reports/reference/PROFILE.json over several seeds: a sweep, and reports/PROFILE/."""
     from ae_lib.study import reference
 
-    say(f"wrote {reference.measure(profile, scheduler)}")
+    def report(resolved):
+        return _bring_up_to_date(resolved, CORES)[1]
+
+    say(f"wrote {reference.measure(profile, report, scheduler)}")
 
 
 @study.command()

@@ -26,36 +26,44 @@ MODEL_CARD = PROJECT / "MODEL_CARD.md"
 GOLDEN = PROJECT / "tests" / "golden"
 README_FIGURES = ("03_reconstructions",)
 SEEDS, SEEDS_OF_CORE = 5, 10  # that execute every notebook; and that execute `CORE` alone
-CORE = ["03_evaluate"]
+CORE = {"03_evaluate": {"compared": [], "sizes": [], "size_epochs": []}}  # the study's network
 LEVEL = 0.999  # of the prediction interval that is the tolerance
 ROUNDING = 1e-5, 1e-8  # relative and absolute part for arithmetic on the data
 
 
-def measure(profile, scheduler=None):
+def measure(profile, report, scheduler=None):
     """Execute a profile, by name or path, under several seeds and write its reference files.
 
-    Returns the path of the metrics, ``reports/reference/<profile>.json``; beside it stands
+    The other seeds come first, so that the profile's own run, which ``report(profile)`` brings up
+    to date, is compared with trainings that are not its own; then it becomes one of them. Returns
+    the path of the metrics, ``reports/reference/<profile>.json``; beside it stands
     ``<profile>_claims.csv``, as of `ae_lib.study.sweep.judge`. `StudyError` if a trial failed; the
     others are kept in ``reports/sweeps/reference_<profile>/``.
     """
     path = graph.named_file(profile, graph.PARAMS, "profile")
-    trials = [_trial(path, seed) for seed in range(SEEDS_OF_CORE)]
+    own, *others = [_trial(path, number) for number in range(SEEDS_OF_CORE)]
     with execute.locked_folder(f"sweeps/reference_{path.stem}") as folder:
-        failed = (sweep.collect(trials, folder, scheduler)["status"] != "done").sum()
-        if failed:
-            raise StudyError(
-                f"{failed} of {len(trials)} trials have failed; expected none: read why above, fix "
-                "it, and start again, which resumes after what is done."
-            )
-        records = [sweep.record_of(folder, trial) for trial in trials]
-        claims = (folder / "claims.csv").read_bytes()
+        _publish(path.stem, others, folder, scheduler)
+        run = report(graph.load_profile(profile))
+        sweep.keep(sweep.outcome_of(own, run), own, folder)
+        return _publish(path.stem, [own, *others], folder, scheduler)
+
+
+def _publish(profile, trials, folder, scheduler):
+    failed = (sweep.collect(trials, folder, scheduler)["status"] != "done").sum()
+    if failed:
+        raise StudyError(
+            f"{failed} of {len(trials)} trials have failed; expected none: read why above, fix it, "
+            "and start again, which resumes after what is done."
+        )
+    records = [sweep.record_of(folder, trial) for trial in trials]
     by_seed = [record["metrics"] for record in records]
-    target = REFERENCE / f"{path.stem}.json"
+    target = REFERENCE / f"{profile}.json"
     with explained_write_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, summarise(records[0]["headline"], by_seed))
-        write_bytes(claims_file(path.stem), claims)
-        if path.stem == "mnist":
+        write_bytes(claims_file(profile), (folder / "claims.csv").read_bytes())
+        if profile == "mnist":
             write_bytes(MODEL_CARD, model_card().encode())
     return target
 
@@ -78,12 +86,18 @@ def model_card():
     return environment.get_template("model_card.md.j2").render(published=published)
 
 
-def _trial(path, seed):
+def _trial(path, number):
+    """The trial with this number, whose seed is as far above the profile's own; 0 is that run."""
     sections = graph.read_sections(path)
-    sections[graph.SHARED] = {**sections.get(graph.SHARED, {}), "seed": seed}
+    shared = sections.setdefault(graph.SHARED, {})
+    seed = shared.get("seed", 0) + number
+    if number:
+        shared["seed"] = seed
+    for name, parameters in CORE.items() if number >= SEEDS else ():
+        sections[name] = {**sections.get(name, {}), **parameters}
     profile = graph.resolve(path.stem, sections, path.name)
-    if seed >= SEEDS:
-        profile = profile.restricted_to(CORE)
+    if number >= SEEDS:
+        profile = profile.restricted_to(list(CORE))
     tasks = execute.make_tasks(profile)
     return sweep.Trial({"seed": seed}, tasks, execute.threads(1), minutes=600.0)
 

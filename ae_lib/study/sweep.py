@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ from ae_lib.run import (
 )
 from ae_lib.study import execute, graph, site
 from ae_lib.study.execute import say
-from ae_lib.study.fingerprint import sha256_of
+from ae_lib.study.fingerprint import is_executed, sha256_of
 
 import numpy as np
 import pandas as pd
@@ -142,29 +143,47 @@ def _at(path, point, full, targets):
 def run_trial(trial, with_models=False):
     """Execute a trial in a temporary folder, on any machine that has ae_lib and the data.
 
-    Returns a dict: ``status``, "done" or "failed"; ``error``, a sentence, empty if it is done; what
+    If it is interrupted the folder stays, and the same trial resumes there after the notebooks that
+    are executed. Returns what `outcome_of` gives.
+    """
+    from filelock import FileLock
+
+    names = {task["parameters"]["profile"] for task in trial.tasks.values()}
+    work, error = Path(tempfile.gettempdir(), f"trial-{trial.fingerprint[:16]}"), ""
+    work.mkdir(exist_ok=True)
+    folder = work / "reports" / names.pop()
+    with FileLock(work / ".lock"):  # another sweep on this machine may have the same trial
+        try:
+            for name, task in trial.tasks.items():
+                if not is_executed(folder, name, task["fingerprint"]):
+                    execute.execute(task, folder, trial.environment, minutes=trial.minutes)
+        except StudyError as failure:
+            error = str(failure)
+        outcome = outcome_of(trial, folder, error, with_models)
+        shutil.rmtree(work, ignore_errors=True)
+    return outcome
+
+
+def outcome_of(trial, folder, error="", with_models=False):
+    """What a run's folder has of a trial, a dict.
+
+    ``status``, "done" or "failed"; ``error``, a sentence, empty if it is done; what
     `ae_lib.study.site.collect` gives; ``files``, name to bytes: the notebooks, what they measured
     of each image, and the models if they are asked for, or what the notebook that failed has left.
     """
-    error, patterns = "", ["*.ipynb", f"artifacts/*/{VALUES}"]
+    patterns = [f"{name}.ipynb" for name in trial.tasks] + [f"artifacts/*/{VALUES}"]
     if with_models:
         patterns.append("artifacts/*/*.keras")
-    with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as temporary:
-        names = {task["parameters"]["profile"] for task in trial.tasks.values()}
-        folder = Path(temporary) / "reports" / names.pop()
-        try:
-            for task in trial.tasks.values():
-                execute.execute(task, folder, trial.environment, minutes=trial.minutes)
-        except StudyError as failure:
-            error, patterns = str(failure), ["*.failed.*"]
-        paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
-        executed = [name for name in trial.tasks if (folder / f"{name}.ipynb").is_file()]
-        return {
-            "status": "failed" if error else "done",
-            "error": error,
-            "files": {_file_name(path): path.read_bytes() for path in paths},
-            **site.collect(folder, executed),
-        }
+    if error:
+        patterns = ["*.failed.*"]
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
+    executed = [name for name in trial.tasks if (folder / f"{name}.ipynb").is_file()]
+    return {
+        "status": "failed" if error else "done",
+        "error": error,
+        "files": {_file_name(path): path.read_bytes() for path in paths},
+        **site.collect(folder, executed),
+    }
 
 
 def _file_name(path):
@@ -393,7 +412,11 @@ def _judged_together(replicates):
 
 
 def _stacked(replicates):
-    """Values of several trials, (trials, images), or of their means if they have other images."""
+    """Values of several trials, (trials, images), or of their means if they have other images.
+
+    Where each seed draws images of its own, as many of them, the variance between images that all
+    trials share is estimated as about 0, and the interval is that of the trials' means.
+    """
     values = [np.atleast_2d(own).mean(axis=0) for own in replicates]  # over replicates of a trial
     if len({len(own) for own in values}) > 1:
         values = [own.mean(keepdims=True) for own in values]
