@@ -88,13 +88,10 @@ def times(profile):
 @click.argument("profile")
 @SCHEDULER
 def measure(profile, scheduler):
-    """Measure reports/reference/PROFILE.json over several seeds: a sweep, and reports/PROFILE/."""
+    """Measure reports/reference/PROFILE.json over several seeds, as a sweep."""
     from ae_lib.study import reference
 
-    def report(resolved):
-        return _bring_up_to_date(resolved, CORES)[1]
-
-    say(f"wrote {reference.measure(profile, report, scheduler)}")
+    say(f"wrote {reference.measure(profile, scheduler)}")
 
 
 @study.command()

@@ -31,39 +31,32 @@ LEVEL = 0.999  # of the prediction interval that is the tolerance
 ROUNDING = 1e-5, 1e-8  # relative and absolute part for arithmetic on the data
 
 
-def measure(profile, report, scheduler=None):
+def measure(profile, scheduler=None):
     """Execute a profile, by name or path, under several seeds and write its reference files.
 
-    The other seeds come first, so that the profile's own run, which ``report(profile)`` brings up
-    to date, is compared with trainings that are not its own; then it becomes one of them. Returns
-    the path of the metrics, ``reports/reference/<profile>.json``; beside it stands
-    ``<profile>_claims.csv``, as of `ae_lib.study.sweep.judge`. `StudyError` if a trial failed; the
-    others are kept in ``reports/sweeps/reference_<profile>/``.
+    The seeds are others than the profile's own, so that its run is compared with trainings that are
+    not its own. Returns the path of the metrics, ``reports/reference/<profile>.json``; beside it
+    stands ``<profile>_claims.csv``, as of `ae_lib.study.sweep.judge`. `StudyError` if a trial
+    failed; the others are kept in ``reports/sweeps/reference_<profile>/``.
     """
     path = graph.named_file(profile, graph.PARAMS, "profile")
-    own, *others = [_trial(path, number) for number in range(SEEDS_OF_CORE)]
+    trials = [_trial(path, number) for number in range(1, SEEDS_OF_CORE + 1)]
     with execute.locked_folder(f"sweeps/reference_{path.stem}") as folder:
-        _publish(path.stem, others, folder, scheduler)
-        run = report(graph.load_profile(profile))
-        sweep.keep(sweep.outcome_of(own, run), own, folder)
-        return _publish(path.stem, [own, *others], folder, scheduler)
-
-
-def _publish(profile, trials, folder, scheduler):
-    failed = (sweep.collect(trials, folder, scheduler)["status"] != "done").sum()
-    if failed:
-        raise StudyError(
-            f"{failed} of {len(trials)} trials have failed; expected none: read why above, fix it, "
-            "and start again, which resumes after what is done."
-        )
-    records = [sweep.record_of(folder, trial) for trial in trials]
+        failed = (sweep.collect(trials, folder, scheduler)["status"] != "done").sum()
+        if failed:
+            raise StudyError(
+                f"{failed} of {len(trials)} trials have failed; expected none: read why above, fix "
+                "it, and start again, which resumes after what is done."
+            )
+        records = [sweep.record_of(folder, trial) for trial in trials]
+        claims = (folder / "claims.csv").read_bytes()
     by_seed = [record["metrics"] for record in records]
-    target = REFERENCE / f"{profile}.json"
+    target = REFERENCE / f"{path.stem}.json"
     with explained_write_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, summarise(records[0]["headline"], by_seed))
-        write_bytes(claims_file(profile), (folder / "claims.csv").read_bytes())
-        if profile == "mnist":
+        write_bytes(claims_file(path.stem), claims)
+        if path.stem == "mnist":
             write_bytes(MODEL_CARD, model_card().encode())
     return target
 
@@ -87,27 +80,25 @@ def model_card():
 
 
 def _trial(path, number):
-    """The trial with this number, whose seed is as far above the profile's own; 0 is that run."""
+    """The trial with this number, whose seed is as far above the profile's own."""
     sections = graph.read_sections(path)
     shared = sections.setdefault(graph.SHARED, {})
-    seed = shared.get("seed", 0) + number
-    if number:
-        shared["seed"] = seed
-    for name, parameters in CORE.items() if number >= SEEDS else ():
+    shared["seed"] = seed = shared.get("seed", 0) + number
+    for name, parameters in CORE.items() if number > SEEDS else ():
         sections[name] = {**sections.get(name, {}), **parameters}
     profile = graph.resolve(path.stem, sections, path.name)
-    if number >= SEEDS:
+    if number > SEEDS:
         profile = profile.restricted_to(list(CORE))
     tasks = execute.make_tasks(profile)
     return sweep.Trial({"seed": seed}, tasks, execute.threads(1), minutes=600.0)
 
 
 def summarise(headline, by_seed):
-    """Reference entries from the metrics of several seeds, the first of which is published.
+    """Reference entries from the metrics of several seeds.
 
     ``headline`` are the metrics to publish, durations among them left out; ``by_seed`` has for each
     seed name to ``{"value": …}``, and later ones may lack metrics of the first. Returns name to
-    ``value`` at the first seed, ``mean`` and ``std`` over the ``seeds`` that gave the metric, and
+    ``mean`` and ``std`` over the ``seeds`` that gave the metric, ``value``, which is the mean, and
     the absolute ``tolerance``, as of `tolerance_of`.
     """
     entries = {}
@@ -116,12 +107,13 @@ def summarise(headline, by_seed):
         if None in values or is_duration(name):
             continue
         std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        mean = float(np.mean(values))
         entries[name] = {
-            "value": values[0],
-            "mean": float(np.mean(values)),
+            "value": mean,
+            "mean": mean,
             "std": std,
             "seeds": len(values),
-            "tolerance": tolerance_of(values[0], std, len(values)),
+            "tolerance": tolerance_of(mean, std, len(values)),
         }
     return entries
 
