@@ -143,15 +143,16 @@ def _at(path, point, full, targets):
 def run_trial(trial, with_models=False):
     """Execute a trial in a temporary folder, on any machine that has ae_lib and the data.
 
-    If it is interrupted the folder stays, and the same trial resumes there after the notebooks that
-    are executed. Returns what `outcome_of` gives.
+    If it is interrupted the folder stays, and the trial of the same profile and point resumes there
+    after those notebooks that are executed and not out of date. Returns what `outcome_of` gives.
     """
     from filelock import FileLock
 
-    names = {task["parameters"]["profile"] for task in trial.tasks.values()}
-    work, error = Path(tempfile.gettempdir(), f"trial-{trial.fingerprint[:16]}"), ""
+    (profile,) = {task["parameters"]["profile"] for task in trial.tasks.values()}
+    key, error = sha256_of([profile, trial.point, trial.environment]), ""
+    work = Path(tempfile.gettempdir(), f"trial-{key[:16]}")
     work.mkdir(exist_ok=True)
-    folder = work / "reports" / names.pop()
+    folder = work / "reports" / profile
     with FileLock(work / ".lock"):  # another sweep on this machine may have the same trial
         try:
             for name, task in trial.tasks.items():
