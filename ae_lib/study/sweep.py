@@ -143,8 +143,8 @@ def _at(path, point, full, targets):
 def run_trial(trial, with_models=False):
     """Execute a trial in a temporary folder, on any machine that has ae_lib and the data.
 
-    If it is interrupted the folder stays, and the trial of the same profile and point resumes there
-    after those notebooks that are executed and not out of date. Returns what `outcome_of` gives.
+    If it is interrupted or fails the folder stays, and the trial of the same profile and point
+    resumes there after those notebooks that are not out of date. Returns what `outcome_of` gives.
     """
     from filelock import FileLock
 
@@ -161,7 +161,8 @@ def run_trial(trial, with_models=False):
         except StudyError as failure:
             error = str(failure)
         outcome = outcome_of(trial, folder, error, with_models)
-        shutil.rmtree(work, ignore_errors=True)
+        if not error:
+            shutil.rmtree(work, ignore_errors=True)
     return outcome
 
 
