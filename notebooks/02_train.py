@@ -276,12 +276,10 @@ for name, reconstructed in reconstructions.items():
     measured[f"{name}.val.sse"] = metrics.mse(x_val, reconstructed) * images.pixels
 
 # %% tags=["nbval-ignore-output"]
-scores = ["excess_bce", "sse"]
-rows = {
-    name: [metrics.interval(measured[f"{name}.val.{score}"]) for score in scores]
-    for name in reconstructions
-}
-results = pd.DataFrame(rows, scores).T.rename({"mean": "mean image"})
+table = pd.DataFrame(index=["excess_bce", "sse"])
+for name in reconstructions:
+    table[name] = [metrics.interval(measured[f"{name}.val.{score}"]) for score in table.index]
+results = table.T.rename({"mean": "mean image"})
 results.rename_axis(index=images.title, columns="validation, mean [95 % interval]")
 
 # %% [markdown]

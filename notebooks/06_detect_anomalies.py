@@ -99,7 +99,7 @@ images
 
 
 # %%
-def fit_knn_distance(points):
+def knn_distance(points):
     count = min(neighbours, len(points))
     nearest = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
     return lambda x: nearest.kneighbors(x)[0].mean(axis=1)
@@ -107,14 +107,14 @@ def fit_knn_distance(points):
 
 def fit_scores(encode, decode, x_train):
     codes = encode(x_train)
-    knn_distance, gaussian = fit_knn_distance(codes), EmpiricalCovariance().fit(codes)
+    distance, gaussian = knn_distance(codes), EmpiricalCovariance().fit(codes)
 
     def score(x):
         codes = encode(x)
         y = decode(codes)
         scores = {"squared error": metrics.mse(x, y)}
         scores["relative error"] = anomaly.relative_error(x, y, images.shape, sigma)
-        scores["k-NN distance"] = knn_distance(codes)
+        scores["k-NN distance"] = distance(codes)
         scores["Mahalanobis distance"] = gaussian.mahalanobis(codes)
         return pd.DataFrame(scores)
 
@@ -129,40 +129,20 @@ def fit_scores(encode, decode, x_train):
 
 # %%
 pca_name, chosen_name = f"PCA-{latent_dim}", f"chosen PCA-{pca_components}"
+unused = ["squared error", "k-NN distance", "Mahalanobis distance"]  # of the chosen PCA
 
 
-def fitted_pca(count, x_train):
-    return PCA(min(count, *x_train.shape), svd_solver="covariance_eigh").fit(x_train)
-
-
-def fit_baselines(x_train):
-    pca, knn_distance = fitted_pca(pca_components, x_train), fit_knn_distance(x_train)
-
-    def score(x):
-        y = pca.inverse_transform(pca.transform(x))
-        relative = anomaly.relative_error(x, y, images.shape, sigma)
-        scores = {(chosen_name, "relative error"): relative}
-        return pd.DataFrame(scores | {("pixels", "k-NN distance"): knn_distance(x)})
-
-    return score
-
-
-# %%
 def fit_detectors(network, x_train):
     encode = partial(models.predict_in_batches, network.encoder)
     decode = partial(models.predict_in_batches, network.decoder)
-    pca = fitted_pca(latent_dim, x_train)
-    scores = {
-        model: fit_scores(encode, decode, x_train),
-        pca_name: fit_scores(pca.transform, pca.inverse_transform, x_train),
-    }
-    baselines = fit_baselines(x_train)
-
-    def detect(x):
-        by_model = {name: score(x) for name, score in scores.items()}
-        return pd.concat([pd.concat(by_model, axis=1), baselines(x)], axis=1)
-
-    return detect
+    scores = {model: fit_scores(encode, decode, x_train)}
+    for name, count in ((pca_name, latent_dim), (chosen_name, pca_components)):
+        pca = PCA(min(count, *x_train.shape), svd_solver="covariance_eigh").fit(x_train)
+        scores[name] = fit_scores(pca.transform, pca.inverse_transform, x_train)
+    distance = knn_distance(x_train)
+    scores["pixels"] = lambda x: pd.DataFrame({"k-NN distance": distance(x)})
+    drop = [(chosen_name, name) for name in unused]
+    return lambda x: pd.concat({n: s(x) for n, s in scores.items()}, axis=1).drop(columns=drop)
 
 
 # %% [markdown]
@@ -408,6 +388,8 @@ def metric(result, detector):
     return patterns[result].format("_".join(short.get(part, part) for part in detector))
 
 
+measured, claims = {}, []
+
 # %%
 squared, relative, nearest = "squared error", "relative error", "k-NN distance"
 pairs = [
@@ -420,13 +402,11 @@ pairs = [
     ("one class, AUROC", relative, (chosen_name, relative)),
     ("one class, AUROC", relative, ("pixels", nearest)),
 ]
-claims = []
 for result, score, baseline in [pair for pair in pairs if pair[0] in results]:
     sides = metric(result, (model, score)), metric(result, baseline)
     claims.append((f"{result}: {model} {score} above {' '.join(baseline)}", *sides, "higher"))
 
 # %%
-measured = {}
 for result, values in results.items():
     for detector, column in values.items():
         measured[metric(result, detector)] = column.to_numpy()

@@ -11,9 +11,8 @@
 #
 # **Question.** How much do convolutions reduce the error, apart from a better schedule and wider layers?
 #
-# **What you will do.** Go from the study's network to a convolutional one in three steps, and change one thing at a time: the
-# training schedule, the width of the layers, the kind of the layers. One more network has a latent dimension of 30, for which there
-# is a published error.
+# **What you will do.** Go from the study's network to a convolutional one in three steps: another training schedule, wider layers,
+# another kind of layers. One more network has a latent dimension of 30, for which there is a published error.
 #
 # **What you will learn.** How to build and train a convolutional autoencoder in Keras; how to separate the effect of an
 # architecture from the effects of a schedule and of a size that usually change with it.
@@ -83,8 +82,8 @@ images
 # %% [markdown]
 # ## Build the networks
 #
-# Each network changes one thing of the one before it: the schedule, the width, or the kind of its layers, which also changes the
-# number of weights.
+# Each network differs from the one before it by one step: the schedule, the width, or the kind of its layers, which also changes
+# the number of weights and the schedule. Limitations, below, lists what each step includes.
 #
 # - `dense` is the study's network, 784-256-128-32-128-256-784 for MNIST.
 # - `scheduled` is the same network under another training schedule. `02_train` has trained both.
@@ -339,11 +338,11 @@ table.rename_axis(index=f"{images.title}, test")
 # difference in the other direction.
 
 # %%
-measured["dense.test.mse"] = scores["dense"]["mse"].to_numpy()
+measured["dense.test.sse"] = scores["dense"]["sse"].to_numpy()
 claims = [
-    ("The schedule lowers the error", "scheduled.test.mse", "dense.test.mse", "lower"),
-    ("Twice the width lowers the error", "wide.test.mse", "scheduled.test.mse", "lower"),
-    ("Convolutions lower the error", "conv.test.mse", "wide.test.mse", "lower"),
+    ("The schedule lowers the SSE", "scheduled.test.sse", "dense.test.sse", "lower"),
+    ("Twice the width lowers the SSE", "wide.test.sse", "scheduled.test.sse", "lower"),
+    ("Convolutions lower the SSE", "conv.test.sse", "wide.test.sse", "lower"),
 ]
 other_claims = [
     ("conv needs fewer bits per image than wide", "bits per image", "lower"),
@@ -361,7 +360,7 @@ for claim, column, better in other_claims:
     if ours in measured and baseline in measured:
         claims.append((claim, ours, baseline, better))
 shown_metrics = tuple(metric.rpartition(".")[2] for metric in columns.values())
-headline = [name for name in measured if name.endswith((".mse", *shown_metrics))]
+headline = [name for name in measured if name.endswith((".sse", *shown_metrics))]
 reproduced = run.finish(measured, claims, headline)
 reproduced.claims.rename_axis(columns=f"{images.title}, test").round(4)
 
@@ -377,8 +376,9 @@ reproduced.claims.rename_axis(columns=f"{images.title}, test").round(4)
 # %% [markdown]
 # ## Limitations
 #
-# `conv` differs from `wide` in more than its kind of layers: it has fewer parameters and one hidden layer less on either side,
-# and its schedule was chosen for it. This run has one training seed; the reference values come from several. Schedules were chosen
+# Each step includes more than its name says. The schedule of `scheduled` has smaller minibatches and more steps than that of
+# `dense`. `conv` differs from `wide` in more than its kind of layers: it has fewer parameters and one hidden layer less on
+# either side, and its schedule was chosen for it. This run has one training seed; the reference values come from several. Schedules were chosen
 # on MNIST and are kept for other images.
 
 # %%

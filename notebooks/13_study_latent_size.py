@@ -107,12 +107,9 @@ def smallest_sufficient_size(scores):
 
 
 # %%
-chosen = pd.DataFrame(
-    {
-        "lowest validation error": pd.Series(validation).map(best_size),
-        "one-standard-error rule": pd.Series(validation).map(smallest_sufficient_size),
-    }
-)
+errors = pd.Series(validation)
+chosen = pd.DataFrame({"lowest validation error": errors.map(best_size)})
+chosen["one-standard-error rule"] = errors.map(smallest_sufficient_size)
 chosen.rename_axis(index="latent dimension for", columns=title)
 
 # %% [markdown]
@@ -248,14 +245,13 @@ both = latent_size.paired(relu_trials, trials)
 relu, linear = both["dense.test.sse"], both["dense.test.sse linear"]
 outcomes = pd.DataFrame({"relu_is_worse": relu > linear, "ratio": relu / linear})
 outcomes["has_collapsed"] = relu >= collapsed * both["mean.test.sse"]
-outcomes["dead_units"] = both["dense.dead_units"]
-outcomes["dead_units_linear"] = both["dense.dead_units linear"]
 
 # %%
 groups = outcomes.groupby(both["latent_dim"])
 counts = groups[["relu_is_worse", "has_collapsed"]].sum()
 counts["median_ratio"] = groups["ratio"].median()
-counts[["dead", "dead_linear"]] = groups[["dead_units", "dead_units_linear"]].mean()
+dead = both.groupby("latent_dim")[["dense.dead_units", "dense.dead_units linear"]].mean()
+counts[["dead_relu", "dead_linear"]] = dead
 counts.insert(0, "seeds", groups.size())
 columns = ["seeds", "ReLU has the higher SSE", "collapsed", "median SSE, ReLU / linear"]
 columns += ["dead units, ReLU", "dead units, linear"]
@@ -321,10 +317,9 @@ claims = pd.concat([claims_of(purpose) for purpose in purposes], ignore_index=Tr
 
 # %%
 measured = {}
-for size in sizes:
-    for model, metric in (("dense", "sse"), ("dense", "knn5_accuracy"), ("pca_clipped", "sse")):
-        values = results[f"{model}.test.{metric}"].loc[size]
-        measured[f"{model}_{size}.test.{metric}"] = values.mean()
+for model, metric in (("dense", "sse"), ("dense", "knn5_accuracy"), ("pca_clipped", "sse")):
+    means = results[f"{model}.test.{metric}"].mean(axis=1)
+    measured |= {f"{model}_{size}.test.{metric}": mean for size, mean in means.items()}
 for size, row in counts.iterrows():
     measured[f"relu_{size}.test.collapsed_networks"] = row["has_collapsed"]
 

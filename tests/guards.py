@@ -186,18 +186,25 @@ def _conda_differs(project, conda):
     return problems
 
 
-def claims_are_published(readme, reference):
+def claims_are_published(readme, reference, claims):
     """Every row that names its metrics, in a comment in its last cell, shows what is published.
 
     The first name belongs to the second cell, and so on, a dash to one that shows no metric; a cell
-    with a per cent sign shows a hundred times the metric.
+    with a per cent sign shows a hundred times the metric. The last cell is the verdict on the first
+    two names, or a name and a number, in the table of ``claims``.
     """
     rows = re.findall(r"^\|[^|]*\|(.*)<!-- ([\w. -]+) --> *\|$", readme, re.M)
     problems = [] if rows else ["the README has no table of claims"]
     for cells, names in rows:
-        for name, cell in zip(names.split(), cells.split("|"), strict=False):
-            if name != "-":
+        *shown, verdict = cells.split("|")
+        for name, cell in zip(names.split(), shown, strict=False):
+            if name in reference or not re.fullmatch(r"-|[\d.]+", name):
                 problems += _misquoted(name, cell, reference.get(name))
+        sides = [name for name in names.split() if name != "-"][:2]
+        decided = claims[(claims[["measured", "baseline"]].astype(str) == sides).all(axis=1)]
+        if verdict.strip() not in set(decided["verdict"]):
+            published = ", ".join(decided["verdict"]) or "nothing"
+            problems.append(f"{sides}: shown {verdict.strip()!r}, decided {published}")
     return problems
 
 

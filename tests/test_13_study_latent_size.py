@@ -152,7 +152,7 @@ def test_every_seed_of_a_relu_bottleneck_is_counted_and_so_are_collapsed_network
     assert counts["relu_is_worse"].to_list() == [5, 4, 5]
     assert counts["has_collapsed"].to_list() == [1, 0, 0]
     assert counts["median_ratio"].to_list() == pytest.approx([1.1] * 3)
-    assert counts[["dead", "dead_linear"]].to_numpy().tolist() == [[3, 0]] * 3
+    assert counts[["dead_relu", "dead_linear"]].to_numpy().tolist() == [[3, 0]] * 3
     caption = names["figures_shown"]["13_bottleneck"]
     assert "higher error than a linear one in 5 of 5 seeds with 2 dimensions, 4 of 5" in caption
     assert "; of the 15 ReLU networks, 1 collapsed to the mean" in caption

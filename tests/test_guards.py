@@ -4,12 +4,13 @@ import functools
 import shutil
 import tomllib
 
-from ae_lib.run import PROJECT, reference
+from ae_lib.run import PROJECT, claims_file, reference
 from ae_lib.study import fingerprint, graph
 from ae_lib.study import reference as publication
 from tests import guards
 
 import nbformat
+import pandas as pd
 import pytest
 
 NAMES = [name for profile in ("mnist", *graph.OWN_PROFILE.values())
@@ -34,6 +35,11 @@ each_stored = pytest.mark.parametrize(
 @functools.cache
 def fingerprints_of(profile):
     return fingerprint.fingerprints(graph.load_profile(profile))
+
+
+def decided(profile):
+    """The published claims of a profile, decided over seeds and images."""
+    return pd.read_csv(claims_file(profile))
 
 
 def script(name):
@@ -99,38 +105,37 @@ def test_versions_agree():
 
 
 def test_readme_says_what_is_published():
-    assert guards.claims_are_published(README, reference("mnist")) == []
+    assert guards.claims_are_published(README, reference("mnist"), decided("mnist")) == []
 
 
 @pytest.mark.parametrize("profile", ["mnist", "digits"])
 def test_reference_is_complete(profile):
     published = reference(profile)
-    scores, probes = ("bce", "excess_bce", "mse", "sse", "psnr", "ssim"), ("knn1", "knn5")
-    names = {f"dense.test.{score}" for score in scores}
-    names |= {"pca.test.mse", "dense.val.bce", "dense.train.bce", "data.test.entropy_floor"}
-    for model in ("dense", "pca", "pixels"):
-        names |= {f"{model}.test.{probe}_accuracy" for probe in (*probes, "linear_probe")}
-    for score in ("ink", "pca", "pca_relative", "dense_mse", "dense_bce", "best"):
-        names.add(f"oneclass.{score}.auroc_mean")
-    assert names | {"threshold.false_alarm_rate_at_5"} <= set(published)
-    for entry in published.values():
+    names = {f"{model}.test.{score}" for model in ("dense", "pca_clipped", "scheduled", "linear")
+             for score in ("bce", "excess_bce", "sse", "ssim")}  # fmt: skip
+    names |= {f"{model}.test.{kind}_accuracy" for model in ("dense", "pca", "pixels")
+              for kind in ("knn1", "knn5", "linear_probe")}  # fmt: skip
+    names |= {f"{model}.test.{score}" for model in ("wide", "conv", "conv30", "denoising", "vae")
+              for score in ("sse", "ssim", "linear_probe_accuracy")}  # fmt: skip
+    names |= {f"oneclass.{detector}.auroc_mean" for detector in
+              ("dense_mse", "dense_relative", "pca_mse", "pca_chosen_relative", "pixels_knn",
+               "wide_mse", "wide_relative", "vae_elbo", "vae_relative")}  # fmt: skip
+    names |= {"dense.val.bce", "data.test.entropy_floor", "vae.test.nll", "vae.test.negative_elbo"}
+    assert names - set(published) == set()
+    assert len(published) <= 250
+    for name, entry in published.items():
         assert set(entry) == {"value", "mean", "std", "seeds", "tolerance"}
         assert entry["tolerance"] > 0
-        assert 1 <= entry["seeds"] <= 10
+        assert 5 <= entry["seeds"] <= 10, name
 
 
-def test_models_were_trained_with_several_seeds():
-    published = reference("mnist")
-    # five of those that train in under two minutes
-    least = dict.fromkeys(("dense", "scheduled", "wide", "denoising"), 5)
-    least |= dict.fromkeys(("conv", "conv30", "denoising_conv", "vae"), 3)
-    scores = ("mse", "ssim", "linear_probe_accuracy", "bits_at_equal_error")
-    names = {f"{model}.test.{score}": model for model in least for score in scores}
-    one_class = ("dense", "wide", "denoising", "conv", "vae")
-    names |= {f"oneclass.{model}_mse.auroc_mean": model for model in one_class}
-    for name, model in names.items():
-        assert published[name]["seeds"] >= least[model], name
-        assert abs(published[name]["mean"] / published[name]["value"] - 1) < 0.1
+@pytest.mark.parametrize("profile", ["mnist", "digits"])
+def test_claims_are_decided_over_at_least_five_seeds(profile):
+    claims = decided(profile)
+    without = {"01_preprocess", "04_error_maps"}  # which need not have claims
+    assert set(claims["notebook"]) >= {*graph.notebooks_of(profile)} - without
+    assert claims["seeds"].min() >= 5
+    assert set(claims["verdict"]) <= {"yes", "no", "no difference detected"}
 
 
 # ------------------------------ each guard, with what it guards broken
@@ -296,9 +301,11 @@ def test_wrong_claim_in_the_readme_is_found():
     assert shown in README
     for wrong in ("| 99.99 ± 0.07 % ", f"| {100 * accuracy['mean']:.2f} ± 9.99 % "):
         changed = README.replace(shown, wrong)
-        assert len(guards.claims_are_published(changed, published)) == 1
-    assert guards.claims_are_published(README, {}) != []
-    assert guards.claims_are_published("no table", published)
+        assert len(guards.claims_are_published(changed, published, decided("mnist"))) == 1
+    changed = README.replace("| yes <!-- dense.test.sse ", "| no <!-- dense.test.sse ")
+    assert len(guards.claims_are_published(changed, published, decided("mnist"))) == 1
+    assert guards.claims_are_published(README, {}, decided("mnist")) != []
+    assert guards.claims_are_published("no table", published, decided("mnist"))
 
 
 def test_the_model_card_is_what_the_published_metrics_make():
