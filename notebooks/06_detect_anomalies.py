@@ -99,10 +99,9 @@ images
 
 
 # %%
-def knn_distance(points):
-    count = min(neighbours, len(points))
-    nearest = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
-    return lambda x: nearest.kneighbors(x)[0].mean(axis=1)
+def knn_distance(known):
+    knn = NearestNeighbors(n_neighbors=min(neighbours, len(known)), algorithm="brute").fit(known)
+    return lambda x: knn.kneighbors(x)[0].mean(axis=1)
 
 
 def fit_scores(encode, decode, x_train):
