@@ -362,7 +362,7 @@ for claim, column, better in other_claims:
 shown_metrics = tuple(metric.rpartition(".")[2] for metric in columns.values())
 headline = [name for name in measured if name.endswith((".sse", *shown_metrics))]
 reproduced = run.finish(measured, claims, headline)
-reproduced.claims.rename_axis(columns=f"{images.title}, test").round(4)
+reproduced.claims[["claim", "gain", "verdict"]].rename_axis(columns=f"{images.title}, test")
 
 # %% [markdown]
 # A claim is left out if this run has no value for it: images without classes have no AUROC, a network may never reach the

@@ -80,13 +80,16 @@ def model_card():
 
 
 def _trial(path, number):
-    """The trial with this number, whose seed is as far above the profile's own."""
+    """The trial with this number, whose seed is as far above the profile's own.
+
+    Its profile has another name, so that no notebook reads the reference that it is a part of.
+    """
     sections = graph.read_sections(path)
     shared = sections.setdefault(graph.SHARED, {})
     shared["seed"] = seed = shared.get("seed", 0) + number
     for name, parameters in CORE.items() if number > SEEDS else ():
         sections[name] = {**sections.get(name, {}), **parameters}
-    profile = graph.resolve(path.stem, sections, path.name)
+    profile = graph.resolve(f"reference_{path.stem}", sections, path.name)
     if number > SEEDS:
         profile = profile.restricted_to(list(CORE))
     tasks = execute.make_tasks(profile)

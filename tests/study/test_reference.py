@@ -114,8 +114,9 @@ def test_measure_varies_the_seed_and_nothing_else_and_writes_what_the_rule_gives
         assert trial.environment == execute.threads(1)
         core = reference.CORE if len(trial.tasks) == 2 else {}
         for name, task in trial.tasks.items():
-            seed = {"seed": own[name]["seed"]} if "seed" in own[name] else {}
-            assert {**task["parameters"], **seed} == {**own[name], **core.get(name, {})}
+            same = {key: own[name][key] for key in ("profile", "seed") if key in own[name]}
+            assert task["parameters"]["profile"] == "reference_digits", "it reads no reference"
+            assert {**task["parameters"], **same} == {**own[name], **core.get(name, {})}
     executed = [list(trial.tasks) for trial in measured]
     assert executed == [list(own)] * 5 + [["02_train", "03_evaluate"]] * 5
     assert read_json(tmp_path / "digits.json") == {"dense.test.mse": entry_of([*range(1, 11)])}
