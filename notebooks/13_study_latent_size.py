@@ -18,8 +18,8 @@
 # **What you will learn.** How to read a sweep; how to choose with the one-standard-error rule; that the answer depends on
 # what the code is for.
 #
-# **What you need.** Nothing: the results of the sweeps come with the study. After `make sweep SWEEP=latent_size` (81 minutes on
-# two cores) and `SWEEP=bottleneck` (23 minutes) it reads your own. Nothing is trained here. **Time.** Ten seconds.
+# **What you need.** Nothing: the results of the sweeps come with the study. After `make sweep SWEEP=latent_size` (100 minutes on
+# two cores) and `SWEEP=bottleneck` (18 minutes) it reads your own. Nothing is trained here. **Time.** Ten seconds.
 
 # %% [markdown]
 # ## Parameters
@@ -113,7 +113,9 @@ chosen["one-standard-error rule"] = errors.map(smallest_sufficient_size)
 chosen.rename_axis(index="latent dimension for", columns=title)
 
 # %% [markdown]
-# If the largest dimension is chosen, the optimum may lie beyond the sweep.
+# If the largest dimension is chosen, the optimum may lie beyond the sweep. On MNIST it is chosen for reconstruction: the error
+# falls with every dimension. For classification a smaller code is better: 16 units are sufficient for 5-NN, and a linear probe
+# is most accurate on 8.
 #
 # ## Compare with PCA on the test images
 #
@@ -228,7 +230,7 @@ run.show("13_rate_distortion", figures.lines(curves, caption, *axis_labels, log=
 # %% [markdown]
 # A code of small latent dimension reaches its reconstruction error at few bits, and more bits do not lower it further. A code
 # of large dimension spends bits on units that carry little information. That is why the best latent dimension tends to grow
-# with the rate.
+# with the rate. On MNIST it is 8 at 20 bits and 64 at 160, and at 300 bits PCA has the lowest error.
 #
 # ## Compare a linear with a ReLU bottleneck
 #
@@ -282,6 +284,10 @@ with figures.look():
 run.show("13_bottleneck", figure)
 
 # %% [markdown]
+# On MNIST the ReLU bottleneck has the higher error in all ten trainings, by a fifth with 32 dimensions, where on average 6 of
+# the 32 units are dead. One of the five networks with 2 dimensions has collapsed.
+
+# %% [markdown]
 # ## Report the chosen latent dimensions
 #
 # For each purpose: the latent dimension that the one-standard-error rule chose on the validation images, the autoencoder's
@@ -302,6 +308,9 @@ table = pd.DataFrame([report(purpose) for purpose in purposes], list(purposes), 
 table.rename_axis(columns=f"{title}, test")
 
 # %% [markdown]
+# On MNIST the autoencoder is better than PCA with as many components for each purpose, at the dimension chosen for it. The
+# 32 dimensions of the study are chosen for none of the three: with them no difference from PCA is detected for 5-NN.
+#
 # The decisions at these dimensions, and at those with the lowest validation error, are the notebook's claims.
 
 
