@@ -288,7 +288,8 @@ run.show("11_reconstructions", figures.image_rows(rows, images.shape, caption))
 # The reconstruction error says what the VAE loses or gains with as many dimensions. The row `bits_at_equal_error` says what a
 # code costs: the bits per image that the codec of `07_compress_images` needs for the same squared error. The KL term rewards
 # codes that carry little information, and the sampled codes teach the decoder to tolerate inexact codes, both of which a codec
-# can use. On MNIST the VAE needs fewer bits per image than the plain autoencoder.
+# can use. On MNIST the VAE has the higher squared error
+# when both have as many epochs, 0.0077 and 0.0072, and needs fewer bits per image, 28.4 and 34.6.
 #
 # ## Generate new images
 #
