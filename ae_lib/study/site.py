@@ -51,8 +51,9 @@ def collect(folder, notebooks):
     """The results of some notebooks of a run together, a dict.
 
     ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: names of those in
-    a table of results, the front page's included, or a claim; ``claims``, as dicts of what
-    `ae_lib.metrics.judge` gives, and their ``notebook``.
+    a table of results or a claim, and those of the front page's table but MSE and PSNR, which
+    are functions of an image's SSE; ``claims``, as dicts of what `ae_lib.metrics.judge` gives,
+    and their ``notebook``.
     """
     metrics, headline, claims = {}, set(), []
     for name in notebooks:
@@ -60,7 +61,8 @@ def collect(folder, notebooks):
         metrics |= results["metrics"]
         headline.update(results["headline"])
         claims += [{**row, "notebook": name} for row in results["claims"]]
-    table = [f"{model}.test.{score}" for model in _measured_in_full(metrics) for score in SCORES]
+    scores = [score for score in SCORES if score not in ("mse", "psnr")]
+    table = [f"{model}.test.{score}" for model in _measured_in_full(metrics) for score in scores]
     headline.update(name for name in table if name in metrics)
     return {"metrics": metrics, "headline": sorted(headline), "claims": claims}
 
