@@ -236,17 +236,16 @@ def _pixels(images, rows, block):
 
 
 def drawing_box(images):
-    """Where training images have their ink: median longer side, and mean centre, in pixels."""
+    """Where training images have their ink: median longer side, and centre (right, down)."""
     x = images.x_train[:2000].reshape(-1, *images.shape)
     ink = x > 0.2
     sides = []
     for axis in (1, 2):
         there = ink.any(axis=axis)
         sides.append(there.shape[1] - there.argmax(axis=1) - there[:, ::-1].argmax(axis=1))
-    total = max(float(x.sum()), 1e-9)
-    down = float((x.sum(axis=(0, 2)) * (np.arange(x.shape[1]) + 0.5)).sum() / total)
-    right = float((x.sum(axis=(0, 1)) * (np.arange(x.shape[2]) + 0.5)).sum() / total)
-    return {"side": float(np.median(np.maximum(*sides))), "down": down, "right": right}
+    profiles = x.sum(axis=(0, 1)), x.sum(axis=(0, 2))  # along rows, along columns
+    centre = [float(p @ (np.arange(len(p)) + 0.5) / max(p.sum(), 1e-9)) for p in profiles]
+    return {"side": float(np.median(np.maximum(*sides))), "centre": centre}
 
 
 def _codes(coder, images, x_train, x, rows, block):
