@@ -459,10 +459,25 @@ def test_fewer_bits_change_the_images(page):
 
 def test_the_address_holds_the_whole_state(page, browser, written):
     changes = {"image": "draw", "other": "5", "t": "0.3", "units": "1_80", "amount": "0.5"}
-    changes |= {"from": "3", "to": "4", "seed": "6", "rate": "9", "strokes": "AAzz.Bc__", "only": "2"}
+    changes |= {
+        "from": "3",
+        "to": "4",
+        "seed": "6",
+        "rate": "9",
+        "strokes": "AAzz.Bc__",
+        "only": "2",
+    }
     page.evaluate("changes => set(changes)", changes)
     page.wait_for_function("location.hash.includes('strokes=AAzz.Bc__')")
-    rows = ["current", "drawn", "units-images", "path-now", "class-images", "resampled", "bit-images"]
+    rows = [
+        "current",
+        "drawn",
+        "units-images",
+        "path-now",
+        "class-images",
+        "resampled",
+        "bit-images",
+    ]
     again = opened(browser, written, page.evaluate("location.hash"), viewport=page.viewport_size)
     assert {key: again.evaluate("state")[key] for key in changes} == changes
     assert pictures(again, *rows) == pictures(page, *rows)
@@ -470,9 +485,18 @@ def test_the_address_holds_the_whole_state(page, browser, written):
 
 
 def test_an_address_that_makes_no_sense_is_harmless(browser, written):
-    page = opened(browser, written, "#image=999&other=x&map=none&at=a,b&rate=-4&strokes=!&units=9_z")
-    assert page.evaluate("[state.image, state.other, state.map, state.rate]") == ["59", "0", "pca", "0"]
-    assert page.seen == [page.url.replace(page.evaluate("location.hash"), "")] or len(page.seen) == 1
+    page = opened(
+        browser, written, "#image=999&other=x&map=none&at=a,b&rate=-4&strokes=!&units=9_z"
+    )
+    assert page.evaluate("[state.image, state.other, state.map, state.rate]") == [
+        "59",
+        "0",
+        "pca",
+        "0",
+    ]
+    assert (
+        page.seen == [page.url.replace(page.evaluate("location.hash"), "")] or len(page.seen) == 1
+    )
     page.context.close()
 
 
@@ -485,7 +509,9 @@ def test_it_fits_phone_and_desk_and_is_accessible(browser, written, scheme, widt
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.evaluate((files(axe) / "axe.min.js").read_text(encoding="utf-8"))
     found = page.evaluate("axe.run()")["violations"]
-    grave = [(f["id"], f["nodes"][0]["html"]) for f in found if f["impact"] in ("serious", "critical")]
+    grave = [
+        (f["id"], f["nodes"][0]["html"]) for f in found if f["impact"] in ("serious", "critical")
+    ]
     assert grave == []
     page.context.close()
 

@@ -1,7 +1,6 @@
 "use strict";
 // The trained models, run in plain JavaScript, and the panels that show what they do. An image is
 // an array of pixels in [0, 1], row by row; maps of convolutions have channels last, as in Keras.
-
 // ---------------------------------------------------------------- what the page holds
 const $ = (id) => document.getElementById(id);
 const about = JSON.parse($("about").textContent);
@@ -161,14 +160,13 @@ function nearest(point, rows, k) { // indices of rows, nearest first
   return [...distances.keys()].sort((a, b) => distances[a] - distances[b]).slice(0, k);
 }
 
-function normalNumbers(seed) { // by Box and Muller, from mulberry32's uniform numbers
+function normalNumbers(seed) { // by Box and Muller, from a linear congruential generator
+  let number = seed * 2654435761 % 2 ** 32;
   const uniform = () => {
-    seed = (seed + 0x6d2b79f5) | 0;
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+    number = (1664525 * number + 1013904223) % 2 ** 32;
+    return (number + 0.5) / 2 ** 32;
   };
-  return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
+  return () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
 }
 
 // ---------------------------------------------------------------- the codec
@@ -244,8 +242,7 @@ const label = (name) => (name === "network" ? label(about.model) : labels[name] 
 
 // ---------------------------------------------------------------- the state, kept in the address
 const defaults = {
-  image: "0", // of the test images, or "draw"
-  other: "1", // the end of the path
+  image: "0", other: "1", // of the test images, or "draw"; the end of the path
   map: "pca", at: "", only: "", // which map, a place on it, the class that is emphasised
   units: "", // rank and place of each slider that was moved
   t: "0.5", from: "0", to: "1", amount: "1", seed: "1", rate: "12",
@@ -299,10 +296,10 @@ const palette = (colour) => Uint32Array.from({ length: 256 }, (_, i) => {
   const [red, green, blue] = colour(i / 255).map(Math.round);
   return (255 << 24) | (blue << 16) | (green << 8) | red;
 });
-const towards = (end, share) => end.map((channel) => 247 + share * (channel - 247));
 const palettes = {
   grey: palette((v) => [255 * v, 255 * v, 255 * v]),
-  error: palette((v) => towards(v > 0.5 ? [213, 94, 0] : [0, 90, 170], Math.abs(2 * v - 1))),
+  error: palette((v) => (v > 0.5 ? [213, 94, 0] : [0, 90, 170]).map((end) =>
+    247 + Math.abs(2 * v - 1) * (end - 247))),
 };
 
 function paint(canvas, values, kind = "grey") {
@@ -348,9 +345,9 @@ function surface(canvas) { // a canvas, to be drawn on in CSS pixels
   return [context, w, h];
 }
 
-function bars(id, means, spreads = means.map(() => 0)) { // with ± one standard deviation
+function bars(id, means, spreads = []) { // with ± one standard deviation
   const [context, w, h] = surface($(id)), gap = w / means.length;
-  const reach = Math.max(...means.map((mean, i) => Math.abs(mean) + spreads[i]), 1e-9);
+  const reach = Math.max(...means.map((mean, i) => Math.abs(mean) + (spreads[i] ?? 0)), 1e-9);
   const y = (value) => h / 2 - (value / reach) * (h / 2 - 4);
   const box = (colour, x, wide, from, to) => {
     context.fillStyle = css(colour);
@@ -449,9 +446,7 @@ function inspect() {
 panel(["map", "at", "only", "image", "strokes"], () => {
   drawMap();
   inspect();
-  $("legend").querySelectorAll("button").forEach((button) => {
-    button.ariaPressed = state.only === button.value;
-  });
+  for (const button of $("legend").children) button.ariaPressed = state.only === button.value;
   say("map-note", state.map === "pca" ? "Drag to decode the places between the marks."
     : "Neighbours here are neighbours in the code; distances mean little.");
 });
@@ -465,13 +460,12 @@ function hover(index, changes) { // a mark or none
 const decodeAt = (point) => hover(null, { at: view.toMap(point).map(short).join(",") });
 const choose = (index) => hover(null, { image: String(index), at: "", units: "" });
 
-function towardsArrow([x, y], [right, down], here) { // the nearest point in this direction
-  const costs = view.points.map(([a, b]) => {
-    const along = (a - x) * right + (b - y) * down, beside = (a - x) * down + (b - y) * right;
-    return along > 1 ? along + 2 * Math.abs(beside) : Infinity;
-  });
-  const best = Math.min(...costs);
-  return best < Infinity ? costs.indexOf(best) : here;
+function nextMark(here, way) { // in the direction of an arrow
+  for (let far = 6; far < 600; far += 6) {
+    const index = closest(view.points[here].map((v, i) => v + far * way[i]));
+    if (index !== here) return index;
+  }
+  return here;
 }
 
 function startMap() {
@@ -491,18 +485,16 @@ function startMap() {
     if (from && !dragged) choose(closest(place(event)));
     from = null;
   };
-  canvas.onpointercancel = canvas.onpointerleave = canvas.onblur = () => {
-    from = null;
-    hover(null);
-  };
+  canvas.onpointercancel = () => { from = null; };
+  canvas.onpointerleave = canvas.onblur = () => hover(null);
   canvas.onkeydown = (event) => {
     const here = view.hover ?? (isDrawn() ? 0 : Number(state.image)), way = arrows[event.key];
     if (event.key === "Enter") choose(here);
     if (!way) return;
     event.preventDefault();
-    const point = spot() && event.shiftKey ? view.toScreen(spot()) : view.points[here];
+    const point = spot() ? view.toScreen(spot()) : view.points[here];
     if (event.shiftKey) decodeAt(point.map((v, i) => v + 8 * way[i]));
-    else hover(towardsArrow(point, way, here));
+    else hover(nextMark(here, way));
   };
   if (about.labelled) about.classes.forEach((name, k) => {
     const button = make("button", { type: "button", value: String(k), textContent: name });
@@ -755,9 +747,9 @@ function facts() {
   const { network, pca: ofPCA } = codes, percent = (share) => `${(100 * share).toFixed(1)} %`;
   const { train, test } = images, rounding = Math.max(...Object.values(about.agreement));
   const parts = [
-    `${about.title}: ${label("network")} with ${coders.network.latent_dim} units, beside PCA with ` +
-    `${pca.latent_dim} components. Their mean squared errors over the ${count} test images here ` +
-    `(of ${test.of}) are ${short(network.mse)} and ${short(ofPCA.mse)}.`,
+    `${about.title}: ${label("network")} with ${coders.network.latent_dim} units, beside PCA ` +
+    `with ${pca.latent_dim} components. Their mean squared errors over the ${count} test images ` +
+    `here (of ${test.of}) are ${short(network.mse)} and ${short(ofPCA.mse)}.`,
     rounding ? `The weights are rounded; pixels change by up to ${short(rounding)}.` : "",
     about.left_out.length ? `Too large for this page: ${about.left_out.join(", ")}.` : "",
   ];
@@ -778,9 +770,8 @@ function startControls() {
     button.onclick = () => step(key, Number(by));
   });
   $("resample").onclick = () => set({ seed: String(Number(state.seed) + 1) });
-  for (const id of ["from", "to"]) {
-    about.classes.forEach((name, k) => $(id).append(make("option", { value: k }, [name])));
-  }
+  about.classes.forEach((name, k) => ["from", "to"].forEach((id) =>
+    $(id).append(make("option", { value: k }, [name]))));
   if (!maps.tsne) $("tsne").remove();
   if (codec) $("rate").max = codec.rates.steps.length - 1;
   const parts = { classes: about.labelled, vae: networks.vae, bits: codec };
@@ -799,7 +790,6 @@ async function start() {
   facts();
   for (const begin of [startMap, startPaper, startUnits, startControls]) begin();
   render();
-  const results = { networks, pca, codec, images, codes, scores, coders, ready: performance.now() };
-  window.explorer = { about, state, set, image, squaredError, relativeError, pValue, ...results };
+  window.explorer = { about, state, set, networks, pca, codec, ready: performance.now() };
 }
 start();
