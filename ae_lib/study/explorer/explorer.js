@@ -330,10 +330,10 @@ function show(id, pictures) {
 }
 
 const difference = (name, x, y, note) => [name, plus(y, x, -1), note, "error"];
-const withErrors = (x, pairs) => pairs.flatMap(([name, y]) => [
-  [name, y, `squared error ${short(squaredError(x, y))}`],
-  difference(`error of ${name}`, x, y, `relative error ${short(relativeError(x, y))}`),
-]);
+const withErrors = (x, pairs, name = "image") => [[name, x], ["", x], ...pairs.flatMap(([of, y]) => [
+  [of, y, `squared error ${short(squaredError(x, y))}`],
+  difference("error", x, y, `relative error ${short(relativeError(x, y))}`),
+])];
 const reconstructions = (x, models = coders) =>
   Object.entries(models).map(([name, model]) => [label(name), model.decode(model.encode(x))]);
 
@@ -429,8 +429,9 @@ function inspectPlace([x, y]) {
   const code = axes ? Float64Array.from(mean, (m, i) => m + x * axes[0][i] + y * axes[1][i])
     : coders.network.encode(real);
   const decoded = coders.network.decode(code), [, ofPCA] = reconstructions(real);
-  show("inspect", [["decoded from here", decoded], difference("minus the nearest", real, decoded),
-    ["nearest test image", real, className("test", near)], ["PCA of the nearest", ofPCA[1]]]);
+  show("inspect", [["nearest test image", real], ["", real], ["decoded from here", decoded],
+    difference("minus the nearest", real, decoded), ["PCA of the nearest", ofPCA[1]],
+    difference("error", real, ofPCA[1])]);
   say("inspect-name", axes
     ? "A place is decoded from its coordinates on the two axes, with the mean on all others."
     : "No way leads from a t-SNE map back to codes: the nearest image's code is decoded.");
@@ -439,7 +440,7 @@ function inspectPlace([x, y]) {
 function inspect() {
   if (spot() && view.hover === null) return inspectPlace(spot());
   const i = view.hover ?? Number(state.image), x = i >= 0 ? image("test", i) : drawing();
-  show("inspect", [...withErrors(x, reconstructions(x)), ["image", x]]);
+  show("inspect", withErrors(x, reconstructions(x)));
   say("inspect-name", i >= 0 ? nameOf(i) : "your drawing");
 }
 
@@ -592,7 +593,7 @@ panel(["strokes"], () => {
   context.fillRect(0, 0, w, h);
   context.scale(w / width, h / height);
   trace(context, readStrokes());
-  show("drawn", [...withErrors(x, reconstructions(x)), ["as the models get it", x]]);
+  show("drawn", withErrors(x, reconstructions(x), "as the models get it"));
   bars("drawn-code", [...coders.network.encode(x)]);
   $("drawn-scores").tBodies[0].replaceChildren(...Object.keys(coders).map((name) => make("tr", {},
     scoreCells(name, x).map((text, n) => make(n ? "td" : "th", { textContent: text })))));
@@ -726,17 +727,15 @@ panel(["image", "strokes", "seed"], () => {
 
 panel(["image", "strokes"], () => {
   const x = current();
-  show("all-models", [["image", x], ["", x], ...withErrors(x,
-    reconstructions(x, { ...networks, pca }))]);
+  show("all-models", withErrors(x, reconstructions(x, { ...networks, pca })));
 });
 
 panel(["image", "strokes", "rate"], () => {
   if (!codec) return;
   const x = current(), index = Number(state.rate), name = label(codec.network);
   const [own, rival] = [codec.byNetwork(x, index), codec.byPCA(x, index)];
-  show("bit-images", [...withErrors(x, [
-    [`${name}, ${Math.round(own.bits)} bits`, own.image],
-    [`PCA, ${Math.round(rival.bits)} bits`, rival.image]]), ["image", x]]);
+  show("bit-images", withErrors(x, [[`${name}, ${Math.round(own.bits)} bits`, own.image],
+    [`PCA, ${Math.round(rival.bits)} bits`, rival.image]]));
   say("bit-means", `Means over the ${count} test images here: ${name} ${short(own.mean.mse)} at ` +
     `${short(own.mean.bits)} bits, PCA ${short(rival.mean.mse)} at ${short(rival.mean.bits)}. ` +
     `The lower squared error is ${own.mean.mse < rival.mean.mse ? "the network's" : "PCA's"}.`);
