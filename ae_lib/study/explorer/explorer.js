@@ -244,7 +244,7 @@ const label = (name) => (name === "network" ? label(about.model) : labels[name] 
 const defaults = {
   image: "0", other: "1", // of the test images, or "draw"; the end of the path
   map: "pca", at: "", only: "", // which map, a place on it, the class that is emphasised
-  units: "", // rank and place of each slider that was moved
+  units: "0_95", // rank and place of each slider that was moved
   t: "0.5", from: "0", to: "1", amount: "1", seed: "1", rate: "12",
   strokes: "VRjQyQ.yQsYmhgqdzc-", // two letters for a point, a dot between strokes
 };
@@ -330,10 +330,9 @@ function show(id, pictures) {
 }
 
 const difference = (name, x, y, note) => [name, plus(y, x, -1), note, "error"];
-const withErrors = (x, pairs, name = "image") => [[name, x], ["", x], ...pairs.flatMap(([of, y]) => [
-  [of, y, `squared error ${short(squaredError(x, y))}`],
-  difference("error", x, y, `relative error ${short(relativeError(x, y))}`),
-])];
+const withErrors = (x, pairs, name = "image") => [[name, x], ["", x], // reconstruction, error, …
+  ...pairs.flatMap(([of, y]) => [[of, y, `squared error ${short(squaredError(x, y))}`],
+    difference("error", x, y, `relative error ${short(relativeError(x, y))}`)])];
 const reconstructions = (x, models = coders) =>
   Object.entries(models).map(([name, model]) => [label(name), model.decode(model.encode(x))]);
 
@@ -372,7 +371,7 @@ panel(["image", "strokes"], () => {
 function step(key, by) { // to another test image; without a number, to any
   const from = isDrawn() && key === "image" ? 0 : Number(state[key]);
   const to = by ? (from + by + count) % count : Math.floor(Math.random() * count);
-  set({ [key]: String(to), ...(key === "image" && { units: "", at: "" }) });
+  set({ [key]: String(to), ...(key === "image" && { at: "" }) });
 }
 
 // ---------------------------------------------------------------- the map
@@ -459,7 +458,7 @@ function hover(index, changes) { // a mark or none
   inspect();
 }
 const decodeAt = (point) => hover(null, { at: view.toMap(point).map(short).join(",") });
-const choose = (index) => hover(null, { image: String(index), at: "", units: "" });
+const choose = (index) => hover(null, { image: String(index), at: "" });
 
 function nextMark(here, way) { // in the direction of an arrow
   for (let far = 6; far < 600; far += 6) {
@@ -583,7 +582,7 @@ function scoreCells(name, x) {
   const y = coders[name].decode(coders[name].encode(x));
   const values = { squared: squaredError(x, y), relative: relativeError(x, y) };
   const cells = Object.entries(values).map(([score, value]) =>
-    `${short(value)} (p = ${short(pValue(value, scores[name][score]))})`);
+    `${short(value)}\np = ${short(pValue(value, scores[name][score]))}`);
   const near = nearest(coders[name].encode(x), codes[name].train, 5);
   return [label(name), ...cells, about.labelled ? vote(near) : "–"];
 }
@@ -628,7 +627,7 @@ function startPaper() {
     say("pen", `pen ${isDown ? "down" : "up"}, ${across} % across, ${down} % down`);
   };
   $("clear").onclick = () => set({ strokes: "" });
-  $("use-drawing").onclick = () => set({ image: isDrawn() ? "0" : "draw", units: "", at: "" });
+  $("use-drawing").onclick = () => set({ image: isDrawn() ? "0" : "draw", at: "" });
 }
 
 // ---------------------------------------------------------------- the units of the code
@@ -701,7 +700,7 @@ panel(["image", "strokes"], () => {
 panel(["image", "strokes", "from", "to", "amount"], () => {
   if (!about.labelled) return;
   const x = current(), [from, to] = [Number(state.from), Number(state.to)];
-  show("class-images", [["image", x], ...Object.entries(coders).flatMap(([name, coder]) => {
+  show("class-images", [["image", x], ["", x], ...Object.entries(coders).flatMap(([name, coder]) => {
     const z = coder.encode(x), d = z.length, { means } = codes[name];
     const [a, b] = [from, to].map((k) => means.subarray(k * d, (k + 1) * d));
     const y = coder.decode(plus(z, plus(b, a, -1), Number(state.amount)));
