@@ -700,12 +700,13 @@ panel(["image", "strokes"], () => {
 panel(["image", "strokes", "from", "to", "amount"], () => {
   if (!about.labelled) return;
   const x = current(), [from, to] = [Number(state.from), Number(state.to)];
-  show("class-images", [["image", x], ["", x], ...Object.entries(coders).flatMap(([name, coder]) => {
+  const pairs = Object.entries(coders).flatMap(([name, coder]) => {
     const z = coder.encode(x), d = z.length, { means } = codes[name];
     const [a, b] = [from, to].map((k) => means.subarray(k * d, (k + 1) * d));
     const y = coder.decode(plus(z, plus(b, a, -1), Number(state.amount)));
     return [[label(name), y], difference("change", coder.decode(z), y)];
-  })]);
+  });
+  show("class-images", [["image", x], ["", x], ...pairs]);
   say("class-amount", `code + ${state.amount} × (mean of ${about.classes[to]} − mean of ` +
     `${about.classes[from]})`);
 });
