@@ -370,10 +370,9 @@ def test_a_slider_moves_its_unit_and_the_component_of_equal_rank(page, written):
     assert order == list(np.argsort(-np.array(costs)))
     before = pictures(page, "units-images")
     slide(page, "#sliders input", 100)
-    code = about(written)["codes"]["dense"]
-    assert page.evaluate("withUnits('network', coders.network.encode(current()))")[
-        str(order[0])
-    ] == pytest.approx(code["high"][order[0]], abs=1e-5)
+    moved = page.evaluate("[...withUnits('network', coders.network.encode(current()))]")
+    high = about(written)["codes"]["dense"]["high"][order[0]]
+    assert moved[order[0]] == pytest.approx(high, abs=1e-5)
     assert changed(before, pictures(page, "units-images")) == [True]
     page.locator("#reset-units").click()
     assert page.evaluate("state.units") == ""
