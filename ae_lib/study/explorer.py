@@ -21,7 +21,7 @@ CODEC = "07_compress_images/codec.npz"
 STEPS = np.geomspace(0.06, 5, 24)  # quantisation steps, within those of 07_compress_images
 PCA_STEPS = np.geomspace(0.2, 10, 30)
 PCA_COMPONENTS = 192  # of the codec with PCA; 384 lower its error by less than 1 % up to 100 bits
-TOLERANCE = 5e-4  # largest difference of a pixel that rounding the weights may cause
+TOLERANCE = 9e-4  # largest change of a pixel that rounding the weights may cause
 QUANTILES = 0.01, 0.99  # of the training codes: the ends of the sliders
 
 
@@ -29,25 +29,39 @@ class Block:
     """Arrays in a row; ``add`` returns where an array stands, which the page turns back."""
 
     def __init__(self, precision):
-        self.weights = {"float16": "<f2", "float32": "<f4"}[precision]
+        self.exact = {"rounded": False, "float32": True}[precision]
         self.parts, self.size = [], 0
+        self.steps = {}  # id of a network's variable to the step to which it was rounded
 
-    def add(self, array, kind=None):
-        """Append an array as `weights`, or as another ``kind``: ``"<f4"`` or ``"u1"``."""
-        kind = np.dtype(kind or self.weights)
-        flat = np.ascontiguousarray(array).astype(kind).ravel()
-        # First all lowest bytes, then the next ones: gzip finds more in bytes of one meaning.
-        self.parts.append(flat.view("u1").reshape(-1, kind.itemsize).T.tobytes())
-        place = {"at": self.size, "n": flat.size, "type": kind.str.lstrip("<|")}
-        self.size += flat.nbytes
+    def add(self, array, step=None):
+        """Append bytes as they are, floats as float32, or as multiples of ``step``, unless exact.
+
+        Multiples count from −32,768, so that the third byte is 0 for nearly all; all lowest bytes
+        come first, then the next ones: gzip finds more in bytes of one meaning.
+        """
+        flat, place = np.asarray(array).ravel(), {"at": self.size, "n": np.size(array)}
+        if flat.dtype == "uint8":
+            planes, place["bytes"] = flat[:, None], 1
+        elif self.exact or not step:
+            planes, place["bytes"] = flat.astype("<f4").view("u1").reshape(-1, 4), 4
+        else:
+            multiples = np.rint(flat / step).astype("<i4") + 32768
+            planes = multiples.view("u1").reshape(-1, 4)[:, :3]
+            place |= {"bytes": 3, "step": float(step)}
+        self.parts.append(planes.T.tobytes())
+        self.size += planes.size
         return place
+
+    def add_to_bits(self, array, bits):
+        """Append an array with ``bits`` for its largest value."""
+        return self.add(array, np.abs(array).max() / 2**bits)
 
     def packed(self):
         """Return all arrays as text."""
         return base64.b64encode(gzip.compress(b"".join(self.parts), 9, mtime=0)).decode()
 
 
-def write(folder, images, path=None, model="dense", precision="float16", **options):
+def write(folder, images, path=None, model="dense", precision="rounded", **options):
     """Write the page of a run to ``path``, by default ``explorer.html`` in its folder.
 
     The panels show ``model``; those of `SHOWN` that the run has stand beside it in one of them.
@@ -60,7 +74,7 @@ def write(folder, images, path=None, model="dense", precision="float16", **optio
         The images that the run was trained on, of any size, with labels or without.
     model : str, of `ae_lib.run.MODELS`
     precision : str
-        ``"float16"``, of which a network's weights keep as few bits as change no pixel by more than
+        ``"rounded"``: weights have as few bits as change no pixel of 100 test images by more than
         `TOLERANCE`; or ``"float32"``, for tests: weights are exact, and the size has no limit.
     options : test_images, train_images : int
         How many images the page holds; fewer of large images. By default 1,000 and 2,000.
@@ -112,7 +126,7 @@ def _content(
     }
     x = images.x_test[rows["test"]]
     agreement = {
-        name: round_weights(network.autoencoder, x[:100], block.weights)
+        name: round_weights(network.autoencoder, x[:100], block)
         for name, network in networks.items()
     }
     pca, latent_dim = _pca(networks[model], x_train, made)
@@ -126,7 +140,9 @@ def _content(
         "trained_on": len(x_train), "agreement": agreement,
         "images": _pixels(images, rows, block), "drawing": drawing_box(images),
         "networks": {name: describe(network, block) for name, network in networks.items()},
-        "pca": {"mean": block.add(pca.mean_, "<f4"), "components": block.add(pca.components_)},
+        "pca": {
+            "mean": block.add(pca.mean_), "components": block.add_to_bits(pca.components_, 11),
+        },
         "codes": {
             name: _codes(both, images, x_train, x, rows, block) for name, both in coders.items()
         },
@@ -155,26 +171,32 @@ def _sample(rng, n, count, pixels):
     return np.sort(rng.permutation(n)[:count])
 
 
-def rounded(array, bits):
-    """Round floating-point numbers to so many bits after the leading one."""
-    fraction, exponent = np.frexp(array)
-    return np.ldexp(np.round(fraction * 2.0 ** (bits + 1)) / 2.0 ** (bits + 1), exponent)
+def round_weights(network, x, block, tolerance=TOLERANCE):
+    """Round a network's matrices, in place, and return the largest change of an output for x.
 
-
-def round_weights(network, x, kind):
-    """Round a network's weights, in place, to as few bits as `TOLERANCE` allows on inputs x.
-
-    Returns the largest difference of an output. For a ``kind`` of ``"<f4"`` nothing is rounded.
+    Each matrix has a step of its own, a multiple of which each weight becomes: the errors of the
+    matrices add up to ``tolerance`` if they are independent, and large matrices may err more. For a
+    block that is exact nothing is rounded.
     """
-    if kind == "<f4":
+    if block.exact:
         return 0.0
-    exact, wanted = network.get_weights(), models.predict_in_batches(network, x)
-    for bits in range(5, 11):  # float16 has 10
-        parts = [rounded(w, bits) if w.dtype == "float32" else w for w in exact]
-        network.set_weights(parts)
-        error = float(np.abs(models.predict_in_batches(network, x) - wanted).max())
-        if error <= TOLERANCE:
-            break
+    matrices = [v for v in network.weights if len(v.shape) > 1]
+    exact, wanted = [v.numpy() for v in matrices], models.predict_in_batches(network, x)
+
+    def change(steps):
+        for variable, array, step in zip(matrices, exact, steps, strict=True):
+            variable.assign(np.rint(array / step) * step if step else array)
+        return float(np.abs(models.predict_in_batches(network, x) - wanted).max())
+
+    steps, total = [], sum(array.size for array in exact)
+    for i, array in enumerate(exact):
+        trial = np.abs(array).max() / 2**8
+        error = change([trial if j == i else 0 for j in range(len(exact))])
+        factor = tolerance * np.sqrt(array.size / total) / max(error, 1e-9)
+        steps.append(1.5 * trial * np.clip(factor, 2**-12, 8))
+    while (error := change(steps)) > tolerance:
+        steps = [0.95 * step for step in steps]
+    block.steps |= {id(v): step for v, step in zip(matrices, steps, strict=True)}
     return error
 
 
@@ -195,8 +217,9 @@ def _layers(layers, block):
 
 def _layer(layer, block):
     options = {"kind": type(layer).__name__, "in": layer.input.shape[1:]}
-    options |= {"out": layer.output.shape[1:], "weights": list(map(block.add, layer.get_weights()))}
-    if options["weights"]:
+    weights = [block.add(v.numpy(), block.steps.get(id(v))) for v in layer.weights]
+    options |= {"out": layer.output.shape[1:], "weights": weights}
+    if weights:
         options["activation"] = layer.activation.__name__
     if hasattr(layer, "strides"):
         options |= {"stride": layer.strides[0], "kernel": layer.kernel_size}
@@ -225,7 +248,7 @@ def rebuild(pca, z):
 def _pixels(images, rows, block):
     return {
         part: {
-            "pixels": block.add(pixels[rows[part]], "u1"), "labels": labels[rows[part]].tolist(),
+            "pixels": block.add(pixels[rows[part]]), "labels": labels[rows[part]].tolist(),
             "numbers": rows[part].tolist(), "of": len(labels),
         }
         for part, pixels, labels in (
@@ -260,7 +283,7 @@ def _codes(coder, images, x_train, x, rows, block):
     means = [codes.mean(axis=0) if len(codes) else mean for codes in by_class]
     ends = np.quantile(train, QUANTILES, axis=0)
     return {
-        "train": block.add(train[rows["train"]]), "means": block.add(means, "<f4"),
+        "train": block.add_to_bits(train[rows["train"]], 10), "means": block.add(means),
         "mean": mean.tolist(), "std": train.std(axis=0).tolist(), "low": ends[0].tolist(),
         "high": ends[1].tolist(), "costs": costs.tolist(), "order": np.argsort(-costs).tolist(),
         "mse": float(metrics.mse(x, run(test)).mean()),
@@ -287,7 +310,7 @@ def _scores(coder, x_val, shape, block):
 def _quantiles(values, block, count=1000):
     ranks = np.unique(np.linspace(0, len(values) - 1, count).round().astype("int64"))
     ordered = np.sort(values)[ranks]
-    return {"values": block.add(ordered, "<f4"), "ranks": ranks.tolist(), "of": len(values)}
+    return {"values": block.add(ordered), "ranks": ranks.tolist(), "of": len(values)}
 
 
 def _maps(encoder, x, iterations, seed, block):
@@ -300,7 +323,7 @@ def _maps(encoder, x, iterations, seed, block):
         points[:, 1] = np.random.default_rng(seed).uniform(-1, 1, len(x)) * points.std()
     maps = {
         "pca": {
-            "points": block.add(points, "<f4"), "mean": mean.tolist(),
+            "points": block.add(points), "mean": mean.tolist(),
             "axes": axes.tolist(), "units": d,
         }
     }  # fmt: skip
@@ -310,7 +333,7 @@ def _maps(encoder, x, iterations, seed, block):
         start, perplexity = "pca" if d > 1 else "random", min(30, (len(x) - 1) // 3)
         options = {"initialization": start, "perplexity": perplexity, "random_state": seed}
         tsne = TSNE(n_iter=iterations, neighbors="exact", **options)
-        maps["tsne"] = {"points": block.add(np.asarray(tsne.fit(codes)), "<f4")}
+        maps["tsne"] = {"points": block.add(np.asarray(tsne.fit(codes)))}
     return maps
 
 
@@ -340,10 +363,11 @@ def _codec(made, name, pca, images, x_train, x, block):
     decoder = keras.Sequential([keras.Input((inputs,)), *layers])
     coordinates = made.encode(x[:100])
     logs = np.full((len(coordinates), inputs - coordinates.shape[1]), np.log(STEPS[0]))
-    round_weights(decoder, np.column_stack([coordinates, logs]).astype("float32"), block.weights)
+    samples = np.column_stack([coordinates, logs]).astype("float32")
+    round_weights(decoder, samples, block, 3 * TOLERANCE)  # nothing is compared with it
     gain, rival = _pca_codec(pca, made.rounding, images)
     first = {"kind": "Dense", "activation": "linear"}
-    first["weights"] = [block.add(last.weights, "<f4"), block.add(last.bias, "<f4")]
+    first["weights"] = [block.add(last.weights), block.add(last.bias)]
     own, of_pca = _rates(made, STEPS, x, block), _rates(rival, PCA_STEPS, x, block)
     return {
         "network": name, "rounding": made.rounding, "cell": codec.CELL, "coordinates": first,
@@ -372,8 +396,8 @@ def _rates(made, steps, x, block):
         columns = zip(bits, symbols.T, strict=True)
         rates.append({
             "step": step, "counts": [len(part.value) for part in bins],
-            "values": block.add(np.concatenate([part.value for part in bins])),
-            "lengths": block.add(np.concatenate(bits)),
+            "values": block.add_to_bits(np.concatenate([part.value for part in bins]), 14),
+            "lengths": block.add_to_bits(np.concatenate(bits), 12),
             "bits": float(sum(lengths[column].mean() for lengths, column in columns)),
             "mse": float(metrics.mse(x, y).mean()),
         })  # fmt: skip

@@ -14,18 +14,14 @@ async function unpack() {
   bytes = new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-const halves = Float32Array.from({ length: 65536 }, (_, bits) => { // every number of 16 bits
-  const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-  return sign * 2 ** (Math.max(exponent, 1) - 15) * ((exponent > 0) + fraction / 1024);
-});
-
-function stored({ at, n, type }) { // all lowest bytes come first
-  if (type === "u1") return bytes.subarray(at, at + n);
-  const values = new Float32Array(n), words = new Uint32Array(values.buffer);
+// Bytes, float32, or multiples of a step that count from −32,768; all lowest bytes come first.
+function stored({ at, n, bytes: size, step }) {
+  if (size === 1) return bytes.subarray(at, at + n);
+  const values = new Float32Array(n), words = new Int32Array(values.buffer);
   for (let i = 0; i < n; i++) {
-    const low = bytes[at + i] | (bytes[at + n + i] << 8);
-    if (type === "f2") values[i] = halves[low];
-    else words[i] = low | (bytes[at + 2 * n + i] << 16) | (bytes[at + 3 * n + i] << 24);
+    const word = bytes[at + i] | (bytes[at + n + i] << 8) | (bytes[at + 2 * n + i] << 16);
+    if (step) values[i] = (((word << 8) >> 8) - 32768) * step;
+    else words[i] = word | (bytes[at + 3 * n + i] << 24);
   }
   return values;
 }
