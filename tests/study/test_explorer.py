@@ -132,13 +132,10 @@ def test_a_missing_model_is_one_sentence(tmp_path, images):
         explorer.write(tmp_path, images)
 
 
-def test_quantiles_give_the_conformal_p_value_from_above(images):
-    errors = np.random.default_rng(0).random(5000)
-    block = explorer.Block("float32")
-    stored = explorer._quantiles(errors, block, 50)
-    assert stored["of"] == 5000
-    assert stored["ranks"][0] == 0
-    assert stored["ranks"][-1] == 4999
+def test_quantiles_of_the_validation_scores_reach_from_the_least_to_the_largest():
+    ranks = explorer._ranks(5000)
+    assert (len(ranks), ranks[0], ranks[-1]) == (1000, 0, 4999)
+    assert explorer._ranks(30).tolist() == list(range(30))
 
 
 def test_ink_of_the_training_images_is_measured(images):

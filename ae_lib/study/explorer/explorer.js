@@ -142,10 +142,10 @@ function relativeError(x, y) {
 }
 
 // Conformal: the share of validation images that are as strange, rounded up between quantiles.
-function pValue(score, { values, ranks, of }) {
-  const place = values.findIndex((value) => value >= score);
-  const asStrange = place < 0 ? 0 : place === 0 ? of : of - ranks[place - 1] - 1;
-  return (1 + asStrange) / (of + 1);
+function pValue(score, values) {
+  const { ranks, validated_on: n } = about, place = values.findIndex((value) => value >= score);
+  const asStrange = place < 0 ? 0 : place === 0 ? n : n - ranks[place - 1] - 1;
+  return (1 + asStrange) / (n + 1);
 }
 
 function nearest(point, rows, k) { // indices of rows, nearest first
@@ -198,12 +198,10 @@ class Codec {
     extended.set(z);
     return { bits, image: run(this.layers, extended), mean: step };
   }
-  byPCA(x, index) { // at the step whose mean bits are nearest
-    const { first, steps } = this.pca, wanted = this.rates.steps[index].bits;
-    const far = steps.map(({ bits }) => Math.abs(Math.log(bits / wanted)));
-    const mean = steps[far.indexOf(Math.min(...far))];
-    const { z, bits } = this.quantise(pca.encode(x, first.length), first, mean);
-    return { bits, image: pca.decode(z, this.gain).map((v) => clip(v, 0, 1)), mean };
+  byPCA(x, index) { // at a step at which the mean bits are equal
+    const { first, steps } = this.pca, step = steps[index];
+    const { z, bits } = this.quantise(pca.encode(x, first.length), first, step);
+    return { bits, image: pca.decode(z, this.gain).map((v) => clip(v, 0, 1)), mean: step };
   }
 }
 
@@ -222,8 +220,7 @@ function load() {
   const both = (parts) => ({ network: parts[about.model], pca: parts.pca });
   codes = each(both(about.codes),
     (part) => ({ ...part, train: stored(part.train), means: stored(part.means) }));
-  scores = each(both(about.scores), (part) =>
-    each(part, (quantiles) => ({ ...quantiles, values: stored(quantiles.values) })));
+  scores = each(both(about.scores), (part) => each(part, stored));
   maps = each(about.maps, (part) => ({ ...part, points: stored(part.points) }));
   codec = about.codec && new Codec(about.codec);
 }
@@ -241,7 +238,7 @@ const defaults = {
   image: "0", other: "1", // of the test images, or "draw"; the end of the path
   map: "pca", at: "", only: "", // which map, a place on it, the class that is emphasised
   units: "0_95", // rank and place of each slider that was moved
-  t: "0.5", from: "0", to: "1", amount: "1", seed: "1", rate: "12",
+  t: "0.5", from: "0", to: "1", amount: "1", seed: "1", rate: "9",
   strokes: "VRjQyQ.yQsYmhgqdzc-", // two letters for a point, a dot between strokes
 };
 const state = { ...defaults }, panels = [];
