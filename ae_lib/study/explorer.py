@@ -120,7 +120,7 @@ def _content(
 ):  # fmt: skip
     networks = _networks(folder, model, left_out)
     made, coded = _codec_of(folder, networks) if "codec" not in left_out else (None, None)
-    rng, x_train, x_val = np.random.default_rng(seed), images.x_train, images.x_val
+    rng, x_train = np.random.default_rng(seed), images.x_train
     rows = {
         "test": _sample(rng, len(images.y_test), test_images, images.pixels),
         "train": _sample(rng, len(images.y_train), train_images, images.pixels),
@@ -148,9 +148,9 @@ def _content(
             name: _codes(both, images, x_train, x, rows, block) for name, both in coders.items()
         },
         "scores": {
-            name: _scores(both, x_val, images.shape, block) for name, both in coders.items()
+            name: _scores(both, images, block) for name, both in coders.items()
         },
-        "ranks": _ranks(len(x_val)).tolist(), "validated_on": len(x_val),
+        "ranks": _ranks(len(images.y_val)).tolist(), "validated_on": len(images.y_val),
         "maps": _maps(networks[model].encoder, x, tsne_iterations, seed, block),
         "codec": made and _codec(made, coded, pca, images, x_train, x, block),
     }  # fmt: skip
@@ -288,15 +288,12 @@ def _accuracy(train, test, images, rows, k=5):
     return float((votes == images.y_test[rows["test"]]).mean())
 
 
-def _scores(coder, x_val, shape, block):
-    encode, decode = coder
-    y = models.predict_in_batches(decode, models.predict_in_batches(encode, x_val))
-    scores = {"squared": metrics.mse(x_val, y), "relative": anomaly.relative_error(x_val, y, shape)}
-    return {name: _quantiles(values, block) for name, values in scores.items()}
-
-
-def _quantiles(values, block):
-    return block.add(np.sort(values)[_ranks(len(values))])
+def _scores(coder, images, block):
+    (encode, decode), x = coder, images.x_val
+    y = models.predict_in_batches(decode, models.predict_in_batches(encode, x))
+    scores = {"squared": metrics.mse(x, y), "relative": anomaly.relative_error(x, y, images.shape)}
+    ranks = _ranks(len(x))
+    return {name: block.add(np.sort(values)[ranks]) for name, values in scores.items()}
 
 
 def _ranks(n, count=1000):
