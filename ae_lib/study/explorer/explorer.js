@@ -239,7 +239,7 @@ const defaults = {
   map: "pca", at: "", only: "", // which map, a place on it, the class that is emphasised
   units: "0_95", // rank and place of each slider that was moved
   t: "0.5", from: "0", to: "1", amount: "1", seed: "1", rate: "9",
-  strokes: "VRjQyQ.yQsYmhgqdzc-", // two letters for a point, a dot between strokes
+  strokes: "VRjQyQ.yQsYmhgqdz", // two letters for a point, a dot between strokes
 };
 const state = { ...defaults }, panels = [];
 const panel = (keys, draw) => panels.push({ keys, draw });
@@ -776,7 +776,9 @@ function startControls() {
 async function start() {
   await unpack();
   load();
-  defaults.other = `${Math.max(images.test.labels.findIndex((k, _, all) => k !== all[0]), 1)}`;
+  const { labels: classes } = images.test;
+  defaults.other = String(Math.max(classes.findIndex((k) => k !== classes[0]), 1));
+  [defaults.from, defaults.to] = [classes[0], classes[defaults.other]].map(String);
   document.documentElement.style.setProperty("--shape", `${width} / ${height}`);
   readAddress();
   facts();
