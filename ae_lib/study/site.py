@@ -6,9 +6,10 @@ and a page moves into place when it is whole, so that no failure loses one.
 
 import html
 import json
+import os
 import re
 import shutil
-from collections import Counter
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def write(profile, folder, notice, changed=()):
         write_json(folder / "run.json", run)
         front = _front_page(profile, folder, run, notebooks, results, comparison, notice)
         _write_sources(folder, executed, front)
-        _build(folder, "html", _options(facts["title"]), changed)
+        _build(folder, _options(facts["title"]), changed)
     return comparison
 
 
@@ -128,35 +129,34 @@ def _compare(profile, metrics):
 def _front_page(profile, folder, run, notebooks, results, comparison, notice):
     import jinja2
 
-    metrics = {name: from_json(entry) for name, entry in results["metrics"].items()}
+    about = {name: _about(notebook) for name, notebook in notebooks.items()}
     claims = [
         {**row, "gain": from_json(row["gain"]), "cell": _cell_of(notebooks[row["notebook"]], row)}
         for row in results["claims"]
     ]
+    titles = [f"{name[:2]} {about[name]['title']} <{name}>" for name in sorted(about)]
+    if explorer := (folder / EXPLORER).is_file():
+        titles.insert(0, "explorer")
     loader = jinja2.PackageLoader("ae_lib.study", ".")
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["code"] = _with_code
     return environment.get_template("front.md.j2").render(
-        run=run, notice=notice, metrics=metrics, models=_measured_in_full(metrics), claims=claims,
-        tally=_tally, scores=SCORES, comparison=comparison, about={n: _about(b) for n, b in notebooks.items()},
+        run=run, notice=notice, claims=claims, about=about, scores=SCORES, comparison=comparison,
+        metrics={name: from_json(entry) for name, entry in results["metrics"].items()},
+        models=_measured_in_full(results["metrics"]), explorer=explorer,
         waiting=[name for name in profile.parameters if name not in notebooks],
-        guide=[path.stem for path in _guide()], explorer=(folder / EXPLORER).is_file(),
         figure=(folder / "figures" / "03_reconstructions.png").is_file(),
+        toctrees={"The study": titles, "Guide": [f"guide/{path.stem}" for path in _guide()]},
     )  # fmt: skip
 
 
 def _with_code(text):
     """Text as HTML, with what stands between backticks as code."""
-    import markupsafe
+    from markupsafe import Markup
 
-    return markupsafe.Markup(re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text)))
-
-
-def _tally(claims):
-    counts = Counter(claim["verdict"] for claim in claims)
-    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    return Markup(re.sub("`(.+?)`", r"<code>\1</code>", html.escape(text)))
 
 
 def _about(notebook):
@@ -288,3 +288,28 @@ def _publish(pages, folder):
             target.mkdir(exist_ok=True)
         elif path.suffix != ".map" and path.name not in (EXPLORER, ".buildinfo", "objects.inv"):
             path.replace(target)
+
+
+def print_pdf(folder):
+    """Print all pages of a run into ``report.pdf`` with Chromium, and return its path.
+
+    `StudyError` says that none was made where Chromium or the pages are missing.
+    """
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if not chromium or not (folder / WORK / "made").is_file():
+        raise StudyError(
+            f"No PDF was made; expected chromium on the path and a finished report in {folder}: "
+            "install it, run make report, or print the pages from a browser."
+        )
+    page, part = folder / ".print.html", folder / f".report.pdf.{os.getpid()}.tmp"
+    _run_sphinx(folder, "singlehtml", _options(read_json(folder / "run.json")["data"]["title"]))
+    text = (folder / WORK / "html" / "index.html").read_text("utf-8")
+    # Links between pages become links within the one page.
+    write_bytes(page, re.sub(r'href="([\w/]+)\.html[^"]*"', r'href="#document-\1"', text).encode())
+    # Chromium has no sandbox for root, and prints a file that we have written.
+    options = ["--headless", "--no-sandbox", "--no-pdf-header-footer", f"--print-to-pdf={part}"]
+    done = subprocess.run([chromium, *options, page.as_uri()], capture_output=True, text=True)
+    page.unlink()
+    if not part.is_file():
+        raise StudyError(f"No PDF was made; Chromium says: {' '.join(done.stderr.split())[-300:]}")
+    return part.replace(folder / "report.pdf")
