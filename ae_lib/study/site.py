@@ -243,8 +243,8 @@ def _build(folder, options, changed):
     state = sha256_of([[str(page) for page in pages], texts, tools, options])
     missing = [page for page in pages if not (folder / page).with_suffix(".html").is_file()]
     if changed:
-        only = [source / f"{name}.ipynb" for name in changed]
-        _run_sphinx(folder, "html", options, [source / "index.md", *only, *missing])
+        only = [Path("index.md"), *(Path(f"{name}.ipynb") for name in changed), *missing]
+        _run_sphinx(folder, "html", options, [source / page for page in only])
     elif missing or not made.is_file() or made.read_text() != state:
         _run_sphinx(folder, "html", options)
         write_bytes(made, state.encode())
@@ -277,7 +277,8 @@ def _run_sphinx(folder, builder, options, only=()):
 def _publish(pages, folder):
     """Move what Sphinx has written into the run's folder, the front page last."""
     paths = sorted(pages.rglob("*"), key=lambda path: (path.name == "index.html", path))
-    for page in pages.rglob("*.html"):
+    written = [path for path in paths if path.suffix == ".html" and "_static" not in path.parts]
+    for page in written:
         if not page.read_text("utf-8").rstrip().endswith("</html>"):
             raise StudyError(
                 f"{page.name} was not written to its end; expected some 50 MB free: make room."
@@ -288,6 +289,7 @@ def _publish(pages, folder):
             target.mkdir(exist_ok=True)
         elif path.suffix != ".map" and path.name not in (EXPLORER, ".buildinfo", "objects.inv"):
             path.replace(target)
+    shutil.rmtree(pages)
 
 
 def print_pdf(folder):

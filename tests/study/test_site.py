@@ -181,11 +181,11 @@ def test_another_metric_is_another_number_and_verdict_on_the_front_page(front):
     first = front(entries, [CLAIM])
     cells = ["MSE < PCA's, of dense", "0.5000", "0.2500", "-0.2500", "no"]
     assert cells in rows(first.select_one("[aria-label='All claims']"))
-    assert "of dense: no, 0.5000 against 0.2500." in first.select_one(".verdicts").text
+    assert "of dense: no, 0.5000 against 0.2500, a gain of -0.2500." in first.select_one(".verdicts").text
     entries["dense.test.mse"]["value"] = 0.125
     better = CLAIM | {"gain": {"value": 0.125}, "verdict": "yes"}
     second = front(entries, [better, CLAIM])
-    assert "of dense: yes, 0.1250 against 0.2500." in second.select_one(".verdicts").text
+    assert "of dense: yes, 0.1250 against 0.2500, a gain of 0.1250." in second.select_one(".verdicts").text
     assert "1 yes, 1 no" in second.select_one(".verdicts").text
 
 
