@@ -180,7 +180,7 @@ def _guide():
 
 
 def read_notebook(text):
-    """A notebook as Sphinx gets it: anchors before its folded code, captions, linked names."""
+    """A notebook as Sphinx gets it: anchors, folded code, described figures, linked names."""
     import nbformat
 
     notebook, cells = nbformat.reads(text, 4), []
@@ -192,8 +192,6 @@ def read_notebook(text):
             pictures = [output.get("metadata", {}).get("image/png", {}) for output in cell.outputs]
             captions = [picture["alt"] for picture in pictures if "alt" in picture]
             cell.metadata["mystnb"] = {"image": {"alt": " ".join(captions)}} if captions else {}
-            if len(captions) == 1:
-                cell.metadata["mystnb"]["figure"] = {"caption": captions[0]}
         else:
             cell.source = re.sub(r"`(\d\d_\w+)`", r"[`\1`](\1.ipynb)", cell.source)
         cells.append(cell)
@@ -222,7 +220,7 @@ def _options(data):
     """What Sphinx is told: `SPHINX`, and what says on each page of a run which data these are."""
     title, theme = "Autoencoders on MNIST", {
         "home_page_in_toc": True, "use_fullscreen_button": False, "toc_title": "On this page",
-        "search_bar_text": "Search the titles",
+        "search_bar_text": "Search the titles", "navbar_persistent": [],
     }  # fmt: skip
     if "not MNIST" in data:
         title = f"Not MNIST's results: {data}"
@@ -230,7 +228,8 @@ def _options(data):
             f"<b>These are not MNIST's results.</b> This run is on {html.escape(data)}. Every "
             "number, table and figure is about these images only."
         )
-    return SPHINX | {"html_title": title, "html_theme_options": theme}
+    mode = {"default_mode": "auto"}  # light or dark, as the reader's system is
+    return SPHINX | {"html_title": title, "html_theme_options": theme, "html_context": mode}
 
 
 def _build(folder, options, changed):
@@ -283,6 +282,8 @@ def _publish(pages, folder):
             raise StudyError(
                 f"{page.name} was not written to its end; expected some 50 MB free: make room."
             )
+    # 1.5 MB of drawn icons: the pages use a dozen, all of which are in the theme's fonts as well.
+    write_bytes(pages / "_static" / "scripts" / "fontawesome.js", b"")
     for path in paths:
         target = folder / path.relative_to(pages)
         if path.is_dir():
