@@ -283,7 +283,8 @@ def _publish(pages, folder):
                 f"{page.name} was not written to its end; expected some 50 MB free: make room."
             )
     # 1.5 MB of drawn icons: the pages use a dozen, all of which are in the theme's fonts as well.
-    write_bytes(pages / "_static" / "scripts" / "fontawesome.js", b"")
+    for script in pages.rglob("fontawesome.js"):
+        script.write_bytes(b"")
     for path in paths:
         target = folder / path.relative_to(pages)
         if path.is_dir():

@@ -187,12 +187,9 @@ def test_another_metric_is_another_number_and_verdict_on_the_front_page(front):
     )
     entries["dense.test.mse"]["value"] = 0.125
     better = CLAIM | {"gain": {"value": 0.125}, "verdict": "yes"}
-    second = front(entries, [better, CLAIM])
-    assert (
-        "of dense: yes, 0.1250 against 0.2500, a gain of 0.1250."
-        in second.select_one(".verdicts").text
-    )
-    assert "1 yes, 1 no" in second.select_one(".verdicts").text
+    entry = front(entries, [better, CLAIM]).select_one(".verdicts").text
+    assert "of dense: yes, 0.1250 against 0.2500, a gain of 0.1250." in entry
+    assert "1 yes, 1 no" in entry
 
 
 def test_what_could_not_be_computed_is_null_and_named_as_missing(front, new_project, monkeypatch):
