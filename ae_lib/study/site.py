@@ -50,6 +50,7 @@ SPHINX = {
     "html_show_search_summary": False,  # it fetches pages, which a browser refuses on the disk
     "html_use_index": False,
     "html_show_copyright": False,
+    "author": "",
 }
 
 
@@ -262,8 +263,9 @@ def _run_sphinx(folder, builder, options, only=()):
     try:
         with (work / "warnings.txt").open("w") as log, patch_docutils(), docutils_namespace():
             folders = work / "source", None, pages, work / "doctrees"
-            sphinx = Sphinx(*folders, builder, options, status=None, warning=log)
-            sphinx.build(force_all=not only, filenames=only)
+            every = not only  # with nothing remembered: `read_notebook` may have changed
+            sphinx = Sphinx(*folders, builder, options, None, log, freshenv=every)
+            sphinx.build(force_all=every, filenames=only)
     except SphinxError as error:
         raise StudyError(
             f"Sphinx could not make the pages of {folder}: {error}; expected what a run has "

@@ -30,7 +30,8 @@ def soup(folder, name="index"):
 
 
 def rows(table):
-    return [[cell.text for cell in row.select("td")] for row in table.select("tr")]
+    cells = [row.select("td") for row in table.select("tr")]
+    return [[cell.text.replace("\u00a0", " ") for cell in row] for row in cells]
 
 
 @pytest.fixture
