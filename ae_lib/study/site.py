@@ -220,7 +220,7 @@ def _write_sources(folder, executed, front):
 def _options(data):
     """What Sphinx is told: `SPHINX`, and what says on each page of a run which data these are."""
     title, theme = "Autoencoders on MNIST", {
-        "home_page_in_toc": True, "use_fullscreen_button": False, "toc_title": "On this page",
+        "home_page_in_toc": True, "use_fullscreen_button": False,
         "search_bar_text": "Search the titles", "navbar_persistent": [],
     }  # fmt: skip
     if "not MNIST" in data:
@@ -243,6 +243,7 @@ def _build(folder, options, changed):
     state = sha256_of([[str(page) for page in pages], texts, tools, options])
     missing = [page for page in pages if not (folder / page).with_suffix(".html").is_file()]
     if changed:
+        made.unlink(missing_ok=True)
         only = [Path("index.md"), *(Path(f"{name}.ipynb") for name in changed), *missing]
         _run_sphinx(folder, "html", options, [source / page for page in only])
     elif missing or not made.is_file() or made.read_text() != state:

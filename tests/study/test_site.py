@@ -80,7 +80,7 @@ def test_every_page_says_that_it_is_not_mnist_and_its_links_lead_to_something(fo
 
 
 def test_each_claim_has_its_number_baseline_gain_and_verdict_and_leads_to_its_cell(folder):
-    row = ["It is small", "0.5000 [0.4000, 0.6000]", "0.7", "0.2000 [0.1000, 0.3000]", "yes"]
+    row = ["It is small", "yes", "0.5000 [0.4000, 0.6000]", "0.7", "0.2000 [0.1000, 0.3000]"]
     table = soup(folder).select_one("[aria-label='All claims']")
     assert row in rows(table)
     file, _, anchor = table.select_one("td a")["href"].partition("#")
@@ -180,7 +180,7 @@ def test_metrics_of_a_deleted_notebook_vanish(folder):
 def test_another_metric_is_another_number_and_verdict_on_the_front_page(front):
     entries = {"dense.test.mse": {"value": 0.5}, "pca.test.mse": {"value": 0.25}}
     first = front(entries, [CLAIM])
-    cells = ["MSE < PCA's, of dense", "0.5000", "0.2500", "-0.2500", "no"]
+    cells = ["MSE < PCA's, of dense", "no", "0.5000", "0.2500", "-0.2500"]
     assert cells in rows(first.select_one("[aria-label='All claims']"))
     assert (
         "of dense: no, 0.5000 against 0.2500, a gain of -0.2500."
