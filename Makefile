@@ -36,7 +36,7 @@ TESTS = env TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 
 	$(BIN)/python -m pytest -n auto
 REPLAY = $(TESTS) -p tests.replay --nbval --nbval-current-env --dist loadscope --no-loadscope-reorder
 
-.PHONY: help lab report times sweep test validate baselines reference benchmark rivals lock clean
+.PHONY: help lab report pdf times sweep test validate baselines reference benchmark rivals lock clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -47,6 +47,9 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 report: $(READY) ## execute what is out of date, write reports/<profile>/ (PROFILE=mnist|digits|latent_size|own_images|yours, -j1)
 	@$(STUDY) report $(PROFILE) $(JOBS)
+
+pdf: $(READY) ## print the pages of a finished report into reports/<profile>/report.pdf: needs chromium (PROFILE=mnist|digits|yours)
+	@$(STUDY) pdf $(or $(PROFILE),mnist)
 
 times: $(READY) ## where the seconds of a run went, by notebook and section (PROFILE=mnist|digits|yours)
 	@$(STUDY) times $(or $(PROFILE),mnist)
@@ -82,7 +85,7 @@ rivals: $(READY) ## install PyTorch and JAX beside the locked packages, for `mak
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[benchmark]'
 
 lock: $(READY) ## resolve requirements.lock again from pyproject.toml
-	$(BIN)/uv pip compile pyproject.toml --extra study --extra sweep --extra test --universal --python-version 3.11 \
+	$(BIN)/uv pip compile pyproject.toml --extra study --extra site --extra sweep --extra test --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --no-strip-extras --upgrade --quiet \
 		--custom-compile-command 'make lock' --output-file requirements.lock
 

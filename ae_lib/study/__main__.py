@@ -51,6 +51,14 @@ def report(profile, jobs):
 
 
 @study.command()
+@click.argument("profile")
+def pdf(profile):
+    """Print the pages of a run into one file, reports/PROFILE/report.pdf, with Chromium."""
+    with execute.locked_folder(graph.named_file(profile, graph.PARAMS, "profile").stem) as folder:
+        say(f"wrote {site.print_pdf(folder)}")
+
+
+@study.command()
 @click.argument("name")
 @click.option("--workers", type=click.IntRange(1), help="Processes here; by default the cores.")
 @click.option("--models", is_flag=True, help="Keep the trained models as well.")
@@ -177,7 +185,7 @@ def main(arguments=None):
             raise
         say(
             f"error: The package {error.name} is missing; expected the extras: run make, or pip "
-            "install 'ae-lib[study,sweep]'."
+            "install 'ae-lib[study,site,sweep]'."
         )
     except (KeyboardInterrupt, click.Abort):
         say("interrupted: what is finished is kept, and the next start resumes from there")

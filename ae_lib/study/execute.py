@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from graphlib import TopologicalSorter
 from importlib.metadata import version
@@ -164,6 +164,7 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
         "parameters": task["parameters"],
         "seconds": round(seconds, 1),
         "sections": seconds_by_section(notebook),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "fingerprint": task["fingerprint"],
         "results": results_of(folder, name),

@@ -132,10 +132,11 @@ def pretend_finished(profile, folder, metrics=None):
 
 
 def contents(folder):
-    """The files of a run's folder but for those of failures, locks and what killed ones left."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    kept = [p for p in paths if ".failed." not in p.name and not p.name.startswith(".")]
-    return {str(path.relative_to(folder)): path.read_bytes() for path in kept}
+    """The files of a run's folder but for those of failures, and hidden ones, such as locks."""
+    paths = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    hidden = [path for path in paths if any(part.startswith(".") for part in path.parts)]
+    kept = [path for path in paths if ".failed." not in path.name and path not in hidden]
+    return {str(path): (folder / path).read_bytes() for path in kept}
 
 
 def executed(errors):
