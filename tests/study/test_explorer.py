@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import shutil
-from importlib.resources import files
 from pathlib import Path
 
 from ae_lib import StudyError, data, metrics, models
@@ -504,11 +503,11 @@ def test_an_address_that_makes_no_sense_is_harmless(browser, written):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1200])
 def test_it_fits_phone_and_desk_and_is_accessible(browser, written, scheme, width):
-    axe = pytest.importorskip("axe_core_python", reason="axe-core-python is not installed")
+    axe = pytest.importorskip("axe_playwright_python.base").AXE_SCRIPT
     size = {"width": width, "height": 850}
     page = opened(browser, written, viewport=size, color_scheme=scheme, has_touch=width == 390)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.evaluate((files(axe) / "axe.min.js").read_text(encoding="utf-8"))
+    page.evaluate(axe)
     found = page.evaluate("axe.run()")["violations"]
     grave = [
         (f["id"], f["nodes"][0]["html"]) for f in found if f["impact"] in ("serious", "critical")
