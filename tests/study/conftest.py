@@ -51,6 +51,18 @@ def folder(project):
     return project / "reports" / "small"
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """An installed Chromium, in which tests open pages; without one they are skipped."""
+    program = shutil.which("chromium")
+    if not program:
+        pytest.skip("chromium is not installed: apt-get install chromium")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def study(monkeypatch, capfd):
     """Run a command of the study in this process; its exit code and standard error."""

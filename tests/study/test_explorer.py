@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import shutil
 from pathlib import Path
 
 from ae_lib import StudyError, data, metrics, models
@@ -145,20 +144,6 @@ def test_ink_of_the_training_images_is_measured(images):
 
 
 # ------------------------------ in a browser
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is not installed: pip install .[test]"
-    )
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 def opened(browser, path, address="", **options):
     """A page without network; what it asked for, and what went wrong, are in its ``seen``."""
     context = browser.new_context(offline=True, **options)

@@ -327,17 +327,6 @@ def full_site(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def browser():
-    program = shutil.which("chromium")
-    if not program:
-        pytest.skip("chromium is missing, with which these tests open the pages")
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def visit(browser, full_site):
     """Open a page without network in a browser that notes what goes wrong."""
