@@ -43,7 +43,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	@env $(ABSOLUTE) $(BIN)/jupyter lab notebooks
+	@env $(ABSOLUTE) $(BIN)/jupyter lab --notebook-dir . --FileContentsManager.preferred_dir notebooks
 
 report: $(READY) ## execute what is out of date, write reports/<profile>/ (PROFILE=mnist|digits|latent_size|own_images|yours, -j1)
 	@$(STUDY) report $(PROFILE) $(JOBS)

@@ -73,6 +73,7 @@ from ae_lib.run import Run
 import keras
 import numpy as np
 import pandas as pd
+from IPython.display import IFrame
 from openTSNE import TSNE
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
@@ -182,7 +183,7 @@ run.show("05_neighbours", figures.image_rows(rows, images.shape, caption, titles
 # selected for each representation on the validation images. Both are fitted on the training images, so that the 5-NN
 # accuracy differs from that of the map section, where the neighbours are test images.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 measured = {}
 for name, representation in features.items():
     splits = ("test",) if name == "pixels" else ("val", "test")
@@ -190,7 +191,6 @@ for name, representation in features.items():
     measured |= {f"{name}.{score}": correct for score, correct in hits.items()}
 
 
-# %% tags=["nbval-ignore-output"]
 def test_accuracies(name):
     scores = ("knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy")
     return {score: metrics.interval(measured[f"{name}.test.{score}"]) for score in scores}
@@ -414,6 +414,17 @@ run.show("05_interpolation", figures.image_rows(rows, images.shape, caption))
 # At the midpoint a cross-fade has less contrast than its ends, and images of low contrast are closer to most others. The
 # distance therefore favours the cross-fades, if any. On MNIST the decoded midpoints are nonetheless nearer to a training
 # image: the non-linear decoder keeps the path closer to real images than a cross-fade of the same two reconstructions does.
+
+# %% [markdown]
+# ## Try the models out
+#
+# A report ends with a page in which the trained models run by themselves, without kernel, server and network: maps of the
+# codes, a slider for each unit, paths between images, images that you draw, and PCA beside the network everywhere. After
+# `make report`, run this cell in JupyterLab (`make lab`) to have it here. The page of the published models is
+# [explorer.html](../reports/reference/explorer.html) in `reports/reference`.
+
+# %% tags=["nbval-ignore-output"]
+IFrame(f"../reports/{profile}/explorer.html", "100%", 800)
 
 # %% [markdown]
 # ## Decide

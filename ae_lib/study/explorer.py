@@ -19,6 +19,7 @@ LIMIT = 6_000_000  # bytes of the page; optional parts are left out above it
 SHOWN = ("dense", "conv", "vae")
 LAYERS = ("Dense", "Conv2D", "Conv2DTranspose", "Cropping2D")  # others change no number
 CODEC = "07_compress_images/codec.npz"
+OWN = "14_use_your_own_images"  # which trains one network, and fits its codec, on a user's images
 STEPS = np.geomspace(0.06, 5, 18)  # quantisation steps, within those of 07_compress_images
 PCA_STEPS = np.geomspace(0.2, 10, 30)  # between which those of equal bits are interpolated
 PCA_COMPONENTS = 192  # of the codec with PCA; 384 lower its error by less than 1 % up to 100 bits
@@ -62,7 +63,7 @@ class Block:
         return base64.b64encode(gzip.compress(b"".join(self.parts), 9, mtime=0)).decode()
 
 
-def write(folder, images, path=None, model="dense", precision="rounded", **options):
+def write(folder, images, path=None, model="dense", precision="rounded", state="", **options):
     """Write the page of a run to ``path``, by default ``explorer.html`` in its folder.
 
     The panels show ``model``; those of `SHOWN` that the run has stand beside it in one of them.
@@ -77,6 +78,8 @@ def write(folder, images, path=None, model="dense", precision="rounded", **optio
     precision : str
         ``"rounded"``: weights have as few bits as change no pixel of 100 test images by more than
         `TOLERANCE`; or ``"float32"``, for tests: weights are exact, and the size has no limit.
+    state : str
+        What tells this page from one of other models; it stands in the page's head.
     options : test_images, train_images : int
         How many images the page holds; fewer of large images. By default 800 and 1,400.
     options : tsne_iterations, seed : int
@@ -87,19 +90,19 @@ def write(folder, images, path=None, model="dense", precision="rounded", **optio
     """
     folder, left_out = Path(folder), []
     path = Path(path or folder / "explorer.html")
-    page = _page(folder, images, model, precision, left_out, **options)
+    page = _page(folder, images, model, precision, left_out, state, **options)
     for part in ("vae", "codec", "conv"):
         if len(page) <= LIMIT or precision == "float32":
             break
         if part != model:
             left_out.append(part)
-            page = _page(folder, images, model, precision, left_out, **options)
+            page = _page(folder, images, model, precision, left_out, state, **options)
     with explained_write_errors(path.parent):
         write_bytes(path, page)
     return path
 
 
-def _page(folder, images, model, precision, left_out, **options):
+def _page(folder, images, model, precision, left_out, state, **options):
     import jinja2
 
     block = Block(precision)
@@ -110,8 +113,8 @@ def _page(folder, images, model, precision, left_out, **options):
     # In a script, nothing but "<" could end it.
     about = json.dumps(content, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     template = environment.get_template("explorer.html.j2")
-    page = template.render(title=images.title, about=about, block=block.packed(), **source)
-    return page.encode()
+    named = {"title": images.title, "state": state, "about": about, "block": block.packed()}
+    return template.render(**named, **source).encode()
 
 
 def _content(
@@ -119,7 +122,7 @@ def _content(
     test_images=800, train_images=1400, tsne_iterations=250, seed=0,
 ):  # fmt: skip
     networks = _networks(folder, model, left_out)
-    made, coded = _codec_of(folder, networks) if "codec" not in left_out else (None, None)
+    made = None if "codec" in left_out else _codec_of(folder, networks[model])
     rng, x_train = np.random.default_rng(seed), images.x_train
     rows = {
         "test": _sample(rng, len(images.y_test), test_images, images.pixels),
@@ -152,14 +155,16 @@ def _content(
         },
         "ranks": _ranks(len(images.y_val)).tolist(), "validated_on": len(images.y_val),
         "maps": _maps(networks[model].encoder, x, tsne_iterations, seed, block),
-        "codec": made and _codec(made, coded, pca, images, x_train, x, block),
+        "codec": made and _codec(made, pca, images, x_train, x, block),
     }  # fmt: skip
 
 
 def _networks(folder, model, left_out):
     """The run's models by name, the one of the panels first."""
     names = [name for name in dict.fromkeys([model, *SHOWN]) if name not in left_out]
-    paths = {name: Path(folder) / "artifacts" / model_file(name) for name in names}
+    paths = {name: folder / "artifacts" / model_file(name) for name in names}
+    if (own := folder / "artifacts" / OWN / "autoencoder.keras").is_file():
+        paths = {model: own}
     if not paths[model].is_file():
         maker = model_file(model).split("/")[0]
         raise StudyError(f"{paths[model]} is missing; expected a finished {maker}: run it first.")
@@ -324,24 +329,19 @@ def _maps(encoder, x, iterations, seed, block):
     return maps
 
 
-def _codec_of(folder, networks):
-    """The run's codec and the name of the network whose encoder it has; None if there is none."""
-    path = Path(folder) / "artifacts" / CODEC
-    if not path.is_file():
-        return None, None
-    made = codec.load(path)
-    for name, network in networks.items():
-        layers = codec_layers.from_keras(models.mean_encoder(network.encoder).layers)
-        if _arrays(layers) == _arrays(made.encoder[:-1]):
-            return made, name
-    return None, None
+def _codec_of(folder, network):
+    """The run's codec if it has the network's encoder; None if there is none."""
+    paths = [folder / "artifacts" / name for name in (CODEC, f"{OWN}/codec.npz")]
+    made = next((codec.load(path) for path in paths if path.is_file()), None)
+    layers = codec_layers.from_keras(models.mean_encoder(network.encoder).layers)
+    return made if made and _arrays(layers) == _arrays(made.encoder[:-1]) else None
 
 
 def _arrays(layers):
     return [part.tobytes() for layer in layers for part in layer.parts().values()]
 
 
-def _codec(made, name, pca, images, x_train, x, block):
+def _codec(made, pca, images, x_train, x, block):
     """The codec's last layer and decoder, its bins at each step, and PCA's at equal mean bits."""
     import keras
 
@@ -358,7 +358,7 @@ def _codec(made, name, pca, images, x_train, x, block):
     steps = _steps_at_equal_bits(rival, [_mean_bits(made, step, x) for step in STEPS], x)
     own, of_pca = _rates(made, STEPS, x, block), _rates(rival, steps, x, block)
     return {
-        "network": name, "rounding": made.rounding, "cell": codec.CELL, "coordinates": first,
+        "rounding": made.rounding, "cell": codec.CELL, "coordinates": first,
         "decoder": _layers(layers, block), "gain": gain, "rates": own, "pca": of_pca,
     }  # fmt: skip
 

@@ -1,5 +1,7 @@
 """What the project publishes: reference values with tolerances, and the stored notebooks."""
 
+import functools
+import hashlib
 import math
 import tomllib
 
@@ -10,13 +12,14 @@ from ae_lib.run import (
     claims_file,
     explained_write_errors,
     is_duration,
+    model_file,
     reference,
     sweep_files,
     sweep_table,
     write_bytes,
     write_json,
 )
-from ae_lib.study import execute, graph, sweep
+from ae_lib.study import execute, graph, site, sweep
 
 import numpy as np
 import pandas as pd
@@ -25,6 +28,7 @@ from scipy.stats import t as student
 MODEL_CARD = PROJECT / "MODEL_CARD.md"
 GOLDEN = PROJECT / "tests" / "golden"
 README_FIGURES = ("03_reconstructions",)
+TRAINED = ("dense", "conv", "vae")  # the models that git keeps
 SEEDS, SEEDS_OF_CORE = 5, 10  # that execute every notebook; and that execute `CORE` alone
 CORE = {"03_evaluate": {"compared": [], "sizes": [], "size_epochs": []}}  # the study's network
 LEVEL = 0.999  # of the prediction interval that is the tolerance
@@ -169,9 +173,10 @@ def home_of(profile):
 
 
 def store(profile, folder):
-    """Store the executed notebooks of a finished run, and the README's figures, in git's folders.
+    """Store the executed notebooks of a finished run in git's folders.
 
-    Golden notebooks lose their pictures, which nbval does not compare.
+    Golden notebooks lose their pictures, which nbval does not compare. Of the profile ``mnist`` the
+    README's figures, the trained models and the explorer are published, too.
     """
     import nbformat
 
@@ -180,9 +185,39 @@ def store(profile, folder):
         notebook = nbformat.read(folder / f"{name}.ipynb", 4)
         kept = storable(notebook, with_images=home != GOLDEN)
         write_bytes(home / f"{name}.ipynb", (nbformat.writes(kept) + "\n").encode())
-    for name in README_FIGURES if profile.name == "mnist" else ():
-        figure = folder / "figures" / f"{name}.png"
-        write_bytes(REFERENCE / "figures" / figure.name, figure.read_bytes())
+    if profile.name == "mnist":
+        files = [f"figures/{name}.png" for name in README_FIGURES] + [site.EXPLORER]
+        for name in files:
+            write_bytes(REFERENCE / name, (folder / name).read_bytes())
+        store_models(folder)
+
+
+def store_models(folder):
+    """Publish a run's trained models, `TRAINED`, and their checksums, as of ``sha256sum``.
+
+    Without the optimiser's state, which takes two thirds of a file. A file with equal weights stays
+    as it is: Keras writes the time into it.
+    """
+    from ae_lib import models  # noqa: F401 - Keras reads a layer of its own
+
+    import keras
+
+    target, sums = REFERENCE / "models", ""
+    target.mkdir(parents=True, exist_ok=True)
+    load = functools.partial(keras.models.load_model, compile=False)
+    for name in TRAINED:
+        path, part = target / f"{name}.keras", target / f".{name}.tmp.keras"
+        model = load(folder / "artifacts" / model_file(name))
+        if not path.is_file() or not _equal_weights(model, load(path)):
+            model.save(part)
+            part.replace(path)
+        sums += f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+    write_bytes(target / "SHA256SUMS", sums.encode())
+
+
+def _equal_weights(first, second):
+    pairs = zip(first.get_weights(), second.get_weights(), strict=True)
+    return all(np.array_equal(one, other) for one, other in pairs)
 
 
 def storable(notebook, with_images):

@@ -20,6 +20,7 @@ from ae_lib.run import (
     Reproduction,
     explained_write_errors,
     from_json,
+    model_file,
     read_json,
     reference,
     write_bytes,
@@ -35,7 +36,11 @@ SCORES = {
     "mse": "MSE per pixel", "sse": "SSE per image", "psnr": "PSNR / dB", "ssim": "SSIM",
 }  # fmt: skip
 WORK = ".site"  # what Sphinx reads, what it remembers, and its pages before they move
-EXPLORER = "explorer.html"  # an interactive page that may stand in a run's folder
+EXPLORER = "explorer.html"  # of a finished run
+EXPLORED = [
+    "14_use_your_own_images", "02_train", "07_compress_images", "09_train_convolutional",
+    "11_train_variational",
+]  # fmt: skip
 STYLE = Path(__file__).with_name("site.css")
 SPHINX = {
     "extensions": ["myst_nb"],
@@ -70,6 +75,8 @@ def write(profile, folder, notice, changed=()):
     notebooks = {name: read_json(folder / f"{name}.ipynb") for name in executed}
     run = _describe(profile, notebooks, facts)
     comparison = _compare(profile, results["metrics"])
+    if not changed and len(executed) == len(profile.parameters):
+        _write_explorer(profile, folder, run["fingerprint"])
     with explained_write_errors(folder):
         write_json(folder / "metrics.json", results["metrics"])
         write_json(folder / "run.json", run)
@@ -145,9 +152,11 @@ def _front_page(profile, folder, run, notebooks, results, comparison, notice):
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["code"] = _with_code
+    metrics = {name: from_json(entry) for name, entry in results["metrics"].items()}
+    measured = {name.rpartition(".test.")[2] for name in metrics}
     return environment.get_template("front.md.j2").render(
-        run=run, notice=notice, claims=claims, about=about, scores=SCORES, comparison=comparison,
-        metrics={name: from_json(entry) for name, entry in results["metrics"].items()},
+        run=run, notice=notice, claims=claims, about=about, comparison=comparison, metrics=metrics,
+        scores={score: label for score, label in SCORES.items() if score in measured},
         models=_measured_in_full(results["metrics"]), explorer=explorer,
         waiting=[name for name in profile.parameters if name not in notebooks],
         figure=(folder / "figures" / "03_reconstructions.png").is_file(),
@@ -200,6 +209,30 @@ def read_notebook(text):
         cells.append(cell)
     notebook.cells = cells
     return notebook
+
+
+def explorer_state(fingerprints, model="dense"):
+    """What a run's explorer depends on, as one hash: what trained its models, and its own code."""
+    own = Path(__file__).parent
+    sources = [own / "explorer.py", *sorted((own / "explorer").iterdir())]
+    code = [path.read_text("utf-8") for path in sources]
+    return sha256_of([model, code, [fingerprints.get(name) for name in EXPLORED]])
+
+
+def _write_explorer(profile, folder, fingerprints):
+    """Write `EXPLORER` unless it shows what the run has now; none if the run has no model."""
+    model = profile.parameters.get("05_explore_latent_space", {}).get("model", "dense")
+    files = model_file(model), f"{EXPLORED[0]}/autoencoder.keras"
+    trained = [file for file in files if (folder / "artifacts" / file).is_file()]
+    page, state = folder / EXPLORER, explorer_state(fingerprints, model)
+    if not trained or (page.is_file() and state in page.read_text("utf-8")[:1000]):
+        return
+    from ae_lib import data  # TensorFlow takes seconds to import
+    from ae_lib.study import explorer
+
+    parameters = profile.parameters[trained[0].split("/")[0]]
+    images = data.load(parameters["dataset"], image_size=parameters["image_size"])
+    explorer.write(folder, images, model=model, state=state)
 
 
 def _write_sources(folder, executed, front):

@@ -54,7 +54,7 @@ def folder(project):
 @pytest.fixture(scope="session")
 def browser():
     """An installed Chromium, in which tests open pages; without one they are skipped."""
-    program = shutil.which("chromium")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
     if not program:
         pytest.skip("chromium is not installed: apt-get install chromium")
     with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:

@@ -1,10 +1,11 @@
 """Reference values, tolerances and stored notebooks."""
 
+import hashlib
 import math
 import shutil
 
-from ae_lib import StudyError
-from ae_lib.run import PROJECT, REFERENCE, is_duration, read_json, sweep_files
+from ae_lib import StudyError, models
+from ae_lib.run import PROJECT, REFERENCE, is_duration, model_file, read_json, sweep_files
 from ae_lib.study import execute, graph, reference, sweep
 from tests.study import small_project as small
 
@@ -180,6 +181,8 @@ def stored(new_project, monkeypatch, tmp_path):
     small.pretend_finished(profile, folder)
     (folder / "figures").mkdir()
     (folder / "figures" / "03_reconstructions.png").write_bytes(b"picture")
+    (folder / "explorer.html").write_bytes(b"page")
+    monkeypatch.setattr(reference, "store_models", lambda folder: None)
     return graph.FOLDER
 
 
@@ -193,7 +196,40 @@ def test_the_notebooks_of_a_finished_run_are_stored_beside_their_scripts(stored,
         assert list(notebook.metadata["study"]) == ["fingerprint"]
     figure = tmp_path / "reference" / "figures" / "03_reconstructions.png"
     assert figure.read_bytes() == b"picture"
+    assert (tmp_path / "reference" / "explorer.html").read_bytes() == b"page"
     assert not list((tmp_path / "golden").iterdir())
+
+
+def test_trained_models_are_stored_without_optimiser_and_written_again_if_weights_differ(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(reference, "REFERENCE", tmp_path / "reference")
+    monkeypatch.setattr(reference, "TRAINED", ("dense", "vae"))
+    networks = {
+        "dense": models.dense_autoencoder(16, (8,), 2).autoencoder,
+        "vae": models.variational_autoencoder(16, (8,), 2).autoencoder,
+    }
+    for name, network in networks.items():
+        network.compile("adam", "mse")
+        network.optimizer.build(network.trainable_variables)
+        path = tmp_path / "run" / "artifacts" / model_file(name)
+        path.parent.mkdir(parents=True)
+        network.save(path)
+    reference.store_models(tmp_path / "run")
+    folder = tmp_path / "reference" / "models"
+    kept = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert set(kept) == {"dense.keras", "vae.keras", "SHA256SUMS"}
+    assert len(kept["vae.keras"]) < path.stat().st_size
+    loaded = models.load(folder / "dense.keras").autoencoder.get_weights()
+    assert all(map(np.array_equal, loaded, networks["dense"].get_weights()))
+    sums = (folder / "SHA256SUMS").read_text().splitlines()
+    names = [line.split("  ") for line in sums]
+    assert all(hashlib.sha256(kept[name]).hexdigest() == checksum for checksum, name in names)
+    networks["vae"].set_weights([w + 1 for w in networks["vae"].get_weights()])
+    networks["vae"].save(path)
+    reference.store_models(tmp_path / "run")
+    changed = {path.name for path in folder.iterdir() if path.read_bytes() != kept[path.name]}
+    assert changed == {"vae.keras", "SHA256SUMS"}
 
 
 def test_a_failure_loses_nothing_that_was_executed_and_stores_nothing(stored, study, monkeypatch):

@@ -725,7 +725,7 @@ panel(["image", "strokes"], () => {
 
 panel(["image", "strokes", "rate"], () => {
   if (!codec) return;
-  const x = current(), index = Number(state.rate), name = label(codec.network);
+  const x = current(), index = Number(state.rate), name = label(about.model);
   const [own, rival] = [codec.byNetwork(x, index), codec.byPCA(x, index)];
   show("bit-images", withErrors(x, [[`${name}, ${Math.round(own.bits)} bits`, own.image],
     [`PCA, ${Math.round(rival.bits)} bits`, rival.image]]));
