@@ -145,9 +145,8 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
     }
     os.environ.pop("JUPYTER_PATH", None)
     os.environ.update(CLEAN)
-    kernel = {"env": {**os.environ, **environment, **fixed}, "cwd": folder}
-    if graph.FOLDER.is_dir():  # it is not on another machine
-        kernel["cwd"] = graph.FOLDER
+    place = graph.FOLDER if graph.FOLDER.is_dir() else folder  # the latter on another machine
+    kernel = {"env": {**os.environ, **environment, **fixed}, "cwd": place}
     with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         log.touch()

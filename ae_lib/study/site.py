@@ -6,7 +6,6 @@ and a page moves into place when it is whole, so that no failure loses one.
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -68,7 +67,8 @@ def write(profile, folder, notice, changed=()):
     `ae_lib.run.Reproduction`, or None if no notebook is finished yet that says what the data are.
     """
     executed = [name for name in profile.parameters if (folder / f"{name}.ipynb").is_file()]
-    facts = _first_artifact(folder, executed, "data.json")
+    paths = [folder / "artifacts" / name / "data.json" for name in executed]
+    facts = next((read_json(path) for path in paths if path.is_file()), None)
     if facts is None:
         return None
     results = collect(folder, executed)
@@ -84,11 +84,6 @@ def write(profile, folder, notice, changed=()):
         _write_sources(folder, executed, front)
         _build(folder, _options(facts["title"]), changed)
     return comparison
-
-
-def _first_artifact(folder, notebooks, file):
-    paths = [folder / "artifacts" / name / file for name in notebooks]
-    return next((read_json(path) for path in paths if path.is_file()), None)
 
 
 def collect(folder, notebooks):
@@ -343,7 +338,7 @@ def print_pdf(folder):
             f"No PDF was made; expected chromium on the path and a finished report in {folder}: "
             "install it, run make report, or print the pages from a browser."
         )
-    page, part = folder / ".print.html", folder / f".report.pdf.{os.getpid()}.tmp"
+    page, part = folder / ".print.html", folder / ".report.pdf.tmp"
     _run_sphinx(folder, "singlehtml", _options(read_json(folder / "run.json")["data"]["title"]))
     text = (folder / WORK / "html" / "index.html").read_text("utf-8")
     # Links between pages become links within the one page.

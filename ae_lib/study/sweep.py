@@ -3,7 +3,6 @@
 import functools
 import io
 import itertools
-import json
 import logging
 import math
 import os
@@ -17,20 +16,19 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 
-from ae_lib import StudyError, metrics
+from ae_lib import StudyError
 from ae_lib.run import (
     VALUES,
     explained_write_errors,
-    from_json,
     read_json,
     write_bytes,
     write_json,
 )
 from ae_lib.study import execute, graph, site
+from ae_lib.study.claims import as_cell, judge
 from ae_lib.study.execute import say
 from ae_lib.study.fingerprint import is_executed, sha256_of
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -55,8 +53,6 @@ SCHEMA = {  # of a sweep's file
     },
 }  # fmt: skip
 RECORD = {"done": "trial.json", "failed": "failed.json"}  # what is kept of a trial
-CLAIM = ["claim", "measured", "baseline", "better"]
-JUDGED = ["notebook", "seeds", *CLAIM, "gain", "low", "high", "p", "verdict"]  # of `judge`
 ROW = {"status": "missing", "seconds": math.nan, "worker": "", "error": ""}  # last columns
 
 
@@ -195,7 +191,7 @@ def _file_name(path):
 def collect(trials, folder, scheduler=None, workers=None, with_models=False, work=run_trial):
     """Execute those trials that are not done yet, and keep what each gives when it arrives.
 
-    The folder gets ``trials/``, with a folder for each trial, ``claims.csv``, the table of `judge`,
+    The folder gets ``trials/``, with a folder for each trial, ``claims.csv``, a table of `judge`,
     and the table that is returned, as of `write_table`. ``scheduler`` is the address of a Dask
     scheduler; by default one is started here, with ``workers`` processes. ``work`` is a function
     like `run_trial`. `StudyError` if the scheduler cannot be reached, or the folder cannot be
@@ -213,7 +209,8 @@ def collect(trials, folder, scheduler=None, workers=None, with_models=False, wor
     finally:
         results = write_table(trials, folder)
         with explained_write_errors(folder):
-            write_bytes(folder / "claims.csv", judge(trials, folder).to_csv(index=False).encode())
+            table = judge((trial.point, *_finished(folder, trial)) for trial in trials)
+            write_bytes(folder / "claims.csv", table.to_csv(index=False).encode())
     return results
 
 
@@ -328,6 +325,14 @@ def _is_done(folder, trial, with_models):
     return record.get("status") == "done" and (has_models or not with_models)
 
 
+def _finished(folder, trial):
+    """What is kept of a trial that is done, and the paths of its files; empty if it is not."""
+    record = record_of(folder, trial)
+    if record.get("status") != "done":
+        return {}, []
+    return record, [folder / "trials" / trial.name / file for file in record["files"]]
+
+
 def write_table(trials, folder):
     """Write ``results.csv`` and ``results.parquet``, a row for each trial; a pandas.DataFrame.
 
@@ -341,7 +346,7 @@ def write_table(trials, folder):
         row = dict(trial.point)
         for notebook, task in trial.tasks.items():
             row |= {f"{notebook}.{key}": value for key, value in task["parameters"].items()}
-        row = {key: _cell(value) for key, value in row.items()}
+        row = {key: as_cell(value) for key, value in row.items()}
         entries = record.get("metrics", {})
         row |= {name: entries.get(name, {}).get("value", math.nan) for name in measured}
         rows.append(row | {key: record.get(key, empty) for key, empty in ROW.items()})
@@ -352,74 +357,3 @@ def write_table(trials, folder):
         write_bytes(folder / "results.parquet", parquet.getvalue())
         write_bytes(folder / "results.csv", table.to_csv(index=False).encode())
     return table
-
-
-def _cell(value):
-    return json.dumps(value) if isinstance(value, list) else value
-
-
-def judge(trials, folder):
-    """Decide the claims of the finished trials over all seeds and images; a pandas.DataFrame.
-
-    Trials that differ in their seed alone are replicates. Columns: what else is varied; `JUDGED`,
-    where ``seeds`` is the number of replicates that make the claim, and ``gain``, ``low``, ``high``
-    and ``p`` are of `ae_lib.metrics.gain`. The claims of a notebook are decided together.
-    """
-    groups = {}
-    for trial in trials:
-        record = record_of(folder, trial)
-        if record.get("status") == "done":
-            point = {key: value for key, value in trial.point.items() if key != "seed"}
-            groups.setdefault(json.dumps(point), []).append(_claims_of(record, trial, folder))
-    rows = []
-    for point, replicates in groups.items():
-        varied = {key: _cell(value) for key, value in json.loads(point).items()}
-        for notebook in dict.fromkeys(itertools.chain.from_iterable(replicates)):
-            makers = [own[notebook] for own in replicates if notebook in own]
-            rows += [{**varied, "notebook": notebook, **row} for row in _judged_together(makers)]
-    return pd.DataFrame(rows, columns=None if rows else JUDGED)
-
-
-def _claims_of(record, trial, folder):
-    """Of a trial, notebook to the claims it makes, each with the values of its two sides."""
-    values = {name: from_json(entry).value for name, entry in record["metrics"].items()}
-    sides = {row[side] for row in record.get("claims", []) for side in ("measured", "baseline")}
-    for file in record["files"]:
-        if file.endswith(".npz"):
-            with np.load(folder / "trials" / trial.name / file) as arrays:
-                values |= {name: arrays[name] for name in sides & set(arrays)}
-    claims = {}
-    for row in record.get("claims", []):
-        claim = tuple(row[key] for key in CLAIM)
-        values_of_claim = [values.get(side, side) for side in claim[1:3]]
-        claims.setdefault(row["notebook"], {})[claim] = values_of_claim
-    return claims
-
-
-def _judged_together(replicates):
-    """Rows of `judge`, for the claims that replicates of one notebook make."""
-    rows, gains = [], []
-    for claim in dict.fromkeys(itertools.chain.from_iterable(replicates)):
-        made = [own[claim] for own in replicates if claim in own]
-        measured, baseline = (_stacked(side) for side in zip(*made, strict=True))
-        if isinstance(claim[2], str) and measured.shape != baseline.shape:  # not of the same images
-            measured, baseline = (side.mean(axis=1, keepdims=True) for side in (measured, baseline))
-        gains.append(metrics.gain(measured, baseline, claim[-1]))
-        rows.append({"seeds": len(made), **dict(zip(CLAIM, claim, strict=True))})
-    return [
-        {**row, "gain": gain.value, "low": gain.low, "high": gain.high, "p": gain.p,
-         "verdict": verdict}
-        for row, gain, verdict in zip(rows, gains, metrics.verdicts(gains), strict=True)
-    ]  # fmt: skip
-
-
-def _stacked(replicates):
-    """Values of several trials, (trials, images), or of their means if they have other images.
-
-    Where each seed draws images of its own, as many of them, the variance between images that all
-    trials share is estimated as about 0, and the interval is that of the trials' means.
-    """
-    values = [np.atleast_2d(own).mean(axis=0) for own in replicates]  # over replicates of a trial
-    if len({len(own) for own in values}) > 1:
-        values = [own.mean(keepdims=True) for own in values]
-    return np.array(values)

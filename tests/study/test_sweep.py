@@ -13,6 +13,7 @@ from threading import Timer
 
 from ae_lib import StudyError, metrics
 from ae_lib.study import execute, graph, sweep
+from ae_lib.study.claims import CLAIM, JUDGED, judge
 from tests.study import fake_work as work
 from tests.study import small_project as small
 
@@ -353,9 +354,7 @@ def test_two_sweeps_of_the_same_points_on_one_scheduler_are_not_mixed_up(
 # ------------------------------ claims over seeds and images
 def made(claims, **values):
     """What a trial gives whose notebook 03 has measured values and claims something of them."""
-    claims = [
-        dict(zip(sweep.CLAIM, claim, strict=True), notebook="03_evaluate") for claim in claims
-    ]
+    claims = [dict(zip(CLAIM, claim, strict=True), notebook="03_evaluate") for claim in claims]
     entries = {name: {"value": float(np.mean(own))} for name, own in values.items()}
     file = io.BytesIO()
     np.savez(file, **{name: own for name, own in values.items() if np.ndim(own)})
@@ -384,7 +383,7 @@ def test_claims_are_judged_over_the_seeds_and_images_of_each_point(trials, resul
     for trial, *own in zip(trials, a, a + 0.2, c, strict=True):
         sweep.keep(made(CLAIMS, **dict(zip("abc", own, strict=True))), trial, results)
     table = judged(trials, results)
-    assert list(table) == ["epochs", *sweep.JUDGED]
+    assert list(table) == ["epochs", *JUDGED]
     assert table["epochs"].tolist() == [2] * 3 + [3] * 3
     assert set(table["seeds"]) == {3}
     for rows, part in ((slice(0, 3), a[:3]), (slice(3, 6), a[3:])):
@@ -451,11 +450,11 @@ def test_numbers_and_values_of_other_images_are_compared_by_the_means_of_the_see
 def test_failed_trials_claim_nothing_and_a_sweep_without_claims_has_an_empty_table(trials, results):
     failed = {**made(CLAIMS, a=[1.0, 2.0]), "status": "failed", "error": "it did", "files": {}}
     sweep.keep(failed, trials[0], results)
-    assert sweep.judge(trials, results).empty
+    assert judge([(trials[0].point, *sweep._finished(results, trials[0]))]).empty
     sweep.keep(work.corrected(trials[1], False), trials[1], results)
     table = judged(trials[1:2], results)
     assert table.empty
-    assert list(table) == sweep.JUDGED
+    assert list(table) == JUDGED
 
 
 def test_a_list_that_is_varied_is_one_cell_of_the_table_of_claims(sweeps, results):
