@@ -160,8 +160,8 @@ shade = (-edge_width, edge_width)
 run.show("04_error_by_distance", figures.lines(curves, caption, *axis_labels, shade=shade))
 
 # %% [markdown]
-# On MNIST 99 % of the squared error of `dense` lies within 1 px of an edge, where 84 % of the ink lies. PCA has 91 % of its
-# error there: the rest of its error is in the background and in the middle of the strokes, where the autoencoder has
+# On MNIST 99 % of the squared error of `dense` lies within 1 px of an edge, where 84 % of the inked pixels lie. PCA has 91 %
+# of its error there: the rest of its error is in the background and in the middle of the strokes, where the autoencoder has
 # nearly none.
 #
 # ## Relate the error to ink and thickness
@@ -224,10 +224,10 @@ with figures.look():
 run.show("04_error_by_trait", figure)
 
 # %% [markdown]
-# On MNIST the error of `dense` is 2.5 times as large in the top decile of ink as in the bottom one, but in the top decile of
-# thickness it is 18 % smaller than in the bottom one. This fits the result that the error lies along the edges: a thick
-# stroke has more ink, but hardly longer edges than a thin one; more ink at equal thickness means a longer stroke, which has
-# longer edges.
+# On MNIST the error of `dense` is about 2.5 times as large in the top decile of ink as in the bottom one, but in the top
+# decile of thickness it is about 18 % smaller than in the bottom one. This fits the result that the error lies along the
+# edges: a thick stroke has more ink, but hardly longer edges than a thin one; more ink at equal thickness means a longer
+# stroke, which has longer edges.
 #
 # ## Look at the tail
 #

@@ -215,8 +215,8 @@ for score in table.index:
     print_difference(f"{model}.test.{score}", f"pca.test.{score}")
 
 # %% [markdown]
-# An autoencoder is trained to reconstruct, not to place images of one class near each other, and PCA with as many
-# components is a strong baseline. On MNIST the 5-NN accuracy is 97.2 % on the code of 32 units, 97.5 % on PCA and 96.6 % on
+# An autoencoder is trained to reconstruct, not to place images of one class near each other, and PCA with as many components
+# is a strong baseline. On MNIST the 5-NN accuracy is about 97.3 % on the code of 32 units, 97.5 % on PCA and 96.6 % on
 # pixels. Code and PCA are equivalent within ±1 percentage point. This margin is wide beside an error of 2.5 %: the interval
 # does not exclude that the code has a fifth more errors than PCA. The comparison also depends on the training: the default
 # model `dense` is under-trained, and `12_compare_models` has the values of `scheduled`, the same network under a decaying
@@ -248,8 +248,8 @@ print_difference(f"{model}.test.knn5_accuracy_rescaled", "pca.test.knn5_accuracy
 
 # %% [markdown]
 # On MNIST whitening lowers PCA's accuracy by 0.5 percentage points, so its scale helps its neighbours. Whitening hardly
-# changes the accuracy of the code (+0.1), and rescaling raises it by 0.3: the code had no useful scale. Both effects are
-# those of one training. They suggest to rescale a code before neighbours are searched by it.
+# changes the accuracy of the code (by at most 0.2), and rescaling raises it by about 0.3: the code had no useful scale. Both
+# effects are those of single trainings. They suggest to rescale a code before neighbours are searched by it.
 
 # %% [markdown]
 # ## Compare linear probes on a smaller and a larger code
@@ -305,12 +305,12 @@ run.show("05_probe", figures.intervals_by_group(curves, caption, *axes, bottom=N
 # %% [markdown]
 # A large gain of the code over its linear part shows that the probe uses non-linear functions of the pixels. On MNIST (one
 # training each) the gain is about 10 percentage points with 8 units and less than 1 with 32: the larger code is nearly a
-# linear map of the pixels (R² 0.95, with 8 units 0.86), and a linear probe is hardly more accurate on it than on PCA. This
-# is consistent with the hypothesis that the larger code lacks non-linear features that separate the classes.
+# linear map of the pixels (R² about 0.95, with 8 units 0.86), and a linear probe is hardly more accurate on it than on PCA.
+# This is consistent with the hypothesis that the larger code lacks non-linear features that separate the classes.
 #
-# Two other explanations fit less well. The penalty: with `penalties: [1.0, 100.0]` the accuracies are nearly the same, 92.2
-# and 90.4 %. A loss of class information: 5-NN rises from 95.3 % with 8 units to 97.2 % with 32. Two dimensions and one
-# training each do not prove a cause, and why training makes an encoder with many units more linear is not tested here.
+# Two other explanations fit less well. The penalty: with `penalties: [1.0, 100.0]` the accuracies are nearly the same. A loss
+# of class information: 5-NN rises from 95 % with 8 units to 97 % with 32. Two dimensions and one training each do not prove a
+# cause, and why training makes an encoder with many units more linear is not tested here.
 
 # %% [markdown]
 # ## Fix and move single units
@@ -372,8 +372,8 @@ caption = (
 run.show("05_traversals", figures.image_rows(rows, images.shape, caption, units))
 
 # %% [markdown]
-# On MNIST the mean agreement is 0.36: most of what a unit changes depends on the other units, so that single units have no
-# fixed meaning. With an agreement near 1, a unit would act as a component of PCA does, in every image alike.
+# On MNIST the mean agreement is below 0.4: most of what a unit changes depends on the other units, so that single units have
+# no fixed meaning. With an agreement near 1, a unit would act as a component of PCA does, in every image alike.
 
 # %% [markdown]
 # ## Interpolate between images

@@ -300,8 +300,8 @@ run.show("07_error_against_pca", figures.intervals_by_group(tables, caption, xla
 # %% [markdown]
 # Below 0 the autoencoder has the lower error. Both series have the same encoder, so that the distance between them is the effect
 # of fine-tuning the decoder. It lowers the error most at coarse steps. At fine steps the input is nearly the exact code, on which
-# the original decoder was trained, and one fine-tuned decoder serves all steps: on MNIST fine-tuning raises the MSE by 3 % at
-# step 0.3 and by 8 % at step 0.06. A codec would use the original decoder there.
+# the original decoder was trained, and one fine-tuned decoder serves all steps: on MNIST fine-tuning raises the MSE by about 2 %
+# at step 0.3 and by about 7 % at step 0.06. A codec would use the original decoder there.
 #
 # On MNIST the rate above which PCA has the lower error holds for the fine-tuned decoder only. The error of the original decoder is
 # above PCA's at the two lowest rates, and below PCA's at all others, up to the highest measured, 209 bits. PCA's error still falls

@@ -114,7 +114,7 @@ rows = [(layer.name, layer.output.shape[1:], layer.count_params()) for layer in 
 pd.DataFrame(rows, columns=["layer", "output shape", "parameters"])
 
 # %% [markdown]
-# A convolution looks at 3 × 3 pixels and uses the same weights at every place. It therefore needs few of them: nearly all
+# A convolution looks at 3 × 3 pixels and uses the same weights at every place. It therefore needs few of them: most
 # parameters of `conv` are those of the two dense layers next to the code.
 
 # %% [markdown]
@@ -218,8 +218,8 @@ ladder["reduction, %"] = [100 * fall.value for fall in falls] / sse[ladder["befo
 ladder.rename_axis(index=f"{images.title}, test: step").round(1)
 
 # %% [markdown]
-# A comparison of `conv` with `dense` alone would credit the convolutions with the sum of the three reductions: on MNIST 33 % of
-# the SSE of `dense`, of which the convolutions contribute half.
+# A comparison of `conv` with `dense` alone would credit the convolutions with the sum of the three reductions: on MNIST about a
+# third of the SSE of `dense`, of which the convolutions contribute about half.
 
 # %%
 columns, shown = ["conv", "wide", "dense", "pca"], images.examples(seed)
@@ -324,11 +324,11 @@ table.rename_axis(index=f"{images.title}, test")
 # %% [markdown]
 # ## Compare with the published error
 #
-# Hinton and Salakhutdinov (Science 313, 2006) report a squared error of 3.00 per test image of MNIST for a code of 30 units,
-# and 13.87 for PCA. Their network, 784-1000-500-250-30, is fully connected, was pretrained layer by layer as restricted Boltzmann
-# machines, and was trained on all 60,000 training images. `conv30` is not pretrained, has convolutions, and sees 50,000
-# training images, since 10,000 are kept for validation. On MNIST `conv30` has 2.90, and `pca30` 12.59, in the table of
-# reconstructions above. The published error of PCA is that of unclipped reconstructions; ours are clipped to [0, 1].
+# Hinton and Salakhutdinov (Science 313, 2006) report a squared error of 3.00 per test image of MNIST for a code of 30 units, and
+# 13.87 for PCA. Their network, 784-1000-500-250-30, is fully connected, was pretrained layer by layer as restricted Boltzmann
+# machines, and was trained on all 60,000 training images. `conv30` is not pretrained, has convolutions, and sees 50,000 training
+# images, since 10,000 are kept for validation. On MNIST `conv30` has 2.9, and `pca30` 12.6, in the table of reconstructions
+# above. The published error of PCA is that of unclipped reconstructions; ours are clipped to [0, 1].
 
 # %% [markdown]
 # ## Decide
@@ -369,17 +369,17 @@ reproduced.claims[["claim", "gain", "verdict"]].rename_axis(columns=f"{images.ti
 # MSE at which bits are compared, and the published SSE is that of MNIST.
 #
 # The first three rows separate what is usually reported as one gain. The comparisons of `conv` with `wide` say for which purposes
-# convolutions matter. On MNIST they save bits and improve the linear probe; for 5-NN and for detection by the relative error no
-# difference is detected. 5-NN uses the distances between codes and the linear probe their linear separability, so that a network
-# may improve one and leave the other as it is.
+# convolutions matter. On MNIST they save bits and improve the linear probe; for 5-NN no difference is detected, and they do not
+# improve detection, where `wide` has the higher AUROC if a difference is significant. 5-NN uses the distances between codes and
+# the linear probe their linear separability, so that a network may improve one and leave the other as it is.
 
 # %% [markdown]
 # ## Limitations
 #
 # Each step includes more than its name says. The schedule of `scheduled` has smaller minibatches and more steps than that of
-# `dense`. `conv` differs from `wide` in more than its kind of layers: it has fewer parameters and one hidden layer less on
-# either side, and its schedule was chosen for it. This run has one training seed; the reference values come from several. Schedules were chosen
-# on MNIST and are kept for other images.
+# `dense`. `conv` differs from `wide` in more than its kind of layers: it has fewer parameters, and its schedule was chosen for
+# it. This run has one training seed; the reference values come from several. Schedules were chosen on MNIST and are kept for
+# other images.
 
 # %%
 reproduced
