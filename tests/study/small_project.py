@@ -65,7 +65,7 @@ if action == "sleep" or (action == "sleep_after_first" and Path(argument + ".fir
 if action == "sleep_after_first":
     Path(argument + ".first").touch()
 mse = {{"value": 0.1 + seed}}
-publish("02_train", {{"model.json": epochs, "dense.keras": "weights"}}, {{"dense.val.mse": mse}})
+publish("02_train", {{"model.json": epochs, "small.keras": "weights"}}, {{"dense.val.mse": mse}})
 """,
     "03_evaluate": f"""model: str = "dense"  # trained
 

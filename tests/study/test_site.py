@@ -6,7 +6,7 @@ import shutil
 
 from ae_lib import StudyError, metrics
 from ae_lib.run import read_json, write_json
-from ae_lib.study import fingerprint, graph, site
+from ae_lib.study import explorer, fingerprint, graph, site
 from tests.study import small_project as small
 from tests.study.small_project import BODIES, metrics_of, pretend_finished, study_of
 
@@ -113,6 +113,27 @@ def test_the_guide_and_an_explorer_stand_in_the_table_of_contents_if_there_are_a
     assert {"../explorer.html", "../02_train.html", "../index.html"} <= links
     assert soup(folder).select_one("main a[href='explorer.html']")
     assert page(folder, "explorer") == "own"
+
+
+def test_the_explorer_is_of_the_runs_models_and_written_again_if_they_have_changed(
+    tmp_path, monkeypatch
+):
+    written = []
+
+    def write(folder, images, model, state):
+        written.append((images.title, model))
+        (folder / "explorer.html").write_text(f'<meta content="{state}">')
+
+    monkeypatch.setattr(explorer, "write", write)
+    profile = graph.Profile("small", {"02_train": {"dataset": "digits", "image_size": []}})
+    site._write_explorer(profile, tmp_path, {"02_train": "a"})
+    assert written == [], "there is no model"
+    path = tmp_path / "artifacts" / "02_train" / "dense.keras"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    for fingerprint_of_training in ("a", "a", "b"):
+        site._write_explorer(profile, tmp_path, {"02_train": fingerprint_of_training})
+    assert written == [("scikit-learn digits (not MNIST)", "dense")] * 2
 
 
 # ------------------------------ after each notebook

@@ -207,10 +207,10 @@ def test_a_trial_gives_metrics_notebooks_and_models_without_the_scripts(trials, 
     assert [claim["notebook"] for claim in outcome["claims"]] == ["03_evaluate"]
     assert outcome["headline"] == ["dense.test.mse", "dense.val.mse"]
     notebooks = ["02_train.ipynb", "03_evaluate.ipynb"]
-    assert list(outcome["files"]) == [*notebooks, "dense.keras", "03_evaluate.npz"]
+    assert list(outcome["files"]) == [*notebooks, "small.keras", "03_evaluate.npz"]
     values = np.load(io.BytesIO(outcome["files"]["03_evaluate.npz"]))
     assert values["dense.test.mse"] == pytest.approx([0.46, 0.51, 0.56])
-    assert outcome["files"]["dense.keras"] == b'"weights"'
+    assert outcome["files"]["small.keras"] == b'"weights"'
     executed = nbformat.reads(outcome["files"]["02_train.ipynb"].decode(), 4)
     assert executed.metadata["study"]["parameters"]["seed"] == 1
 
