@@ -183,7 +183,7 @@ run.show("05_neighbours", figures.image_rows(rows, images.shape, caption, titles
 # selected for each representation on the validation images. Both are fitted on the training images, so that the 5-NN
 # accuracy differs from that of the map section, where the neighbours are test images.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 measured = {}
 for name, representation in features.items():
     splits = ("test",) if name == "pixels" else ("val", "test")
@@ -191,6 +191,7 @@ for name, representation in features.items():
     measured |= {f"{name}.{score}": correct for score, correct in hits.items()}
 
 
+# %% tags=["nbval-ignore-output"]
 def test_accuracies(name):
     scores = ("knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy")
     return {score: metrics.interval(measured[f"{name}.test.{score}"]) for score in scores}
@@ -226,7 +227,7 @@ for score in table.index:
 # ## Give the code a scale
 #
 # Why are PCA's neighbours hard to beat? A distance between two PCA codes is the distance between their reconstructions.
-# The autoencoder's code has no such scale: the decoder's first layer can undo any invertible linear map of it at no
+# The autoencoder's code has no such scale: the decoder's first layer can undo any invertible linear map of the code at no
 # loss. Two experiments test whether the scale matters. **Whitening** removes the scale of both: every principal axis
 # gets the same variance. **Rescaling** fits a linear decoder B from codes to pixels by least squares on the training
 # images; the distance between codes z and z′ is then ‖(z − z′) B‖, that of the linearly decoded images. It uses no labels.
@@ -278,8 +279,6 @@ for name, code in compared.items():
 if small in compared:
     small_pca = PCA(small_dim, random_state=seed).fit(pixels["train"])
     parts[f"pca_{small_dim}"] = encode(small_pca.transform)
-
-# %% tags=["nbval-ignore-output", "classes"]
 for name, part in parts.items():
     hits = latent.hits(part, images, penalties)
     measured |= {f"{name}.{score}": correct for score, correct in hits.items()}
@@ -465,9 +464,9 @@ results.rename_axis(index=images.title)
 # ## Limitations
 #
 # Every number computed here is that of one training, and the intervals cover the test images only; `13_study_latent_size`
-# compares over several training seeds. The verdicts on neighbours depend on `dense`, which is under-trained; with `model: scheduled`
-# this notebook judges a better trained network. Both classifiers use all training labels, so that nothing follows for few
-# labels. The distance to the nearest training image is only a rough measure of how real an image looks.
+# compares over several training seeds. The verdicts on neighbours depend on `dense`, which is under-trained; with `model:
+# scheduled` this notebook judges a better trained network. Both classifiers use all training labels, so that nothing follows for
+# few labels. The distance to the nearest training image is only a rough measure of how real an image looks.
 #
 # **Read next.** `13_study_latent_size` follows neighbours and linear probe over six latent dimensions and five seeds;
 # `08_learn_from_few_labels` asks whether codes help when labels are few; `12_compare_models` sets the models side by side.

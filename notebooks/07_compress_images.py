@@ -110,7 +110,7 @@ middle_step = pca_steps[len(pca_steps) // 2]
 print(f"PCA with {n_components} components")
 
 # %% [markdown]
-# PCA's reconstructions are clipped to [0, 1], so that a value beyond the range does no harm there. Multiplying their deviation from
+# PCA's reconstructions are clipped to [0, 1], which removes what lies beyond that range. Multiplying their deviation from
 # the mean image by a factor above 1, a higher contrast, can therefore lower the error. The factor is selected on the validation
 # images, at one step in the middle of PCA's range.
 
@@ -303,7 +303,7 @@ run.show("07_error_against_pca", figures.intervals_by_group(tables, caption, xla
 # the original decoder was trained, and one fine-tuned decoder serves all steps: on MNIST fine-tuning raises the MSE by about 2 %
 # at step 0.3 and by about 7 % at step 0.06. A codec would use the original decoder there.
 #
-# On MNIST the rate above which PCA has the lower error holds for the fine-tuned decoder only. The error of the original decoder is
+# On MNIST PCA's curve crosses that of the fine-tuned decoder at high rates. The error of the original decoder is
 # above PCA's at the two lowest rates, and below PCA's at all others, up to the highest measured, 209 bits. PCA's error still falls
 # beyond that rate, below that of the exact code.
 #

@@ -82,7 +82,7 @@ images
 # Which images have labels? Each draw takes equally many of each class, at random from the training images. A smaller draw is the
 # beginning of a larger one, so that a learning curve shows the effect of additional labels. Hyper-parameters are chosen by
 # cross-validation on the labelled images of the draw. The validation images are not used, and the test labels serve only to
-# measure the error. There is one exception. Two design choices follow the literature, but had been checked on the 10,000
+# measure the error. There are two exceptions, which follow the literature but had been checked on the 10,000
 # validation labels of MNIST: that label propagation gives all classes the same mass, and the initial weights of the fine-tuned
 # classifier. Both are explained below, and the table of results says which rows they concern.
 
@@ -162,10 +162,10 @@ for name in ("pca", model):
     to_graph[name] = few_labels.neighbour_weights(train, test, neighbours)
 
 # %% [markdown]
-# *Label propagation* (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML 2003)
-# gives each image the weighted mean of its neighbours' class scores, and the labelled images keep theirs. With few labels
+# *Label propagation* (Zhu, Ghahramani and Lafferty, "Semi-supervised learning using Gaussian fields and harmonic functions", ICML
+# 2003) gives each image the weighted mean of its neighbours' class scores, and the labelled images keep theirs. With few labels
 # the scores are nearly constant away from the labelled images, so that the largest one is hardly informative. The authors
-# therefore scale the scores so that all classes have the same mass, which is known here, since the draws are balanced. *Poisson
+# therefore scale the scores so that those of each class have the same sum, as if all classes were of equal size. *Poisson
 # learning* (Calder, Cook, Thorpe and Slepčev, "Poisson learning: graph based semi-supervised learning at very low label rates",
 # ICML 2020) does not fix the scores of the labelled images. It makes these images sources of their class and sinks of the others,
 # which avoids the nearly constant solution. Both solve a linear system, here by conjugate gradients to convergence.
@@ -399,7 +399,8 @@ decided.rename_axis(columns=f"{images.title}; gain in test error [95 % interval]
 # neither the number of steps nor the learning rate is tuned for either. All numbers are of one trained network and its seed;
 # `make reference` repeats them over seeds. The network `dense` is trained with a constant learning rate and has not converged.
 # The comparison with PCA depends on that; with `model: scheduled`, a profile repeats this notebook for the same network under a
-# cosine schedule. The draws are balanced, as if the classes were known to be equally frequent.
+# cosine schedule. The codes are not rescaled as in `05_explore_latent_space`, which favours PCA on the graph. The draws are
+# balanced, as if the classes were known to be equally frequent.
 #
 # **Read next.** `09_train_convolutional` trains larger networks and longer. `05_explore_latent_space` measures which classes are
 # neighbours among the codes.

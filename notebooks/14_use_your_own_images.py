@@ -252,7 +252,7 @@ pd.DataFrame(results, columns).T.rename_axis(columns=f"{images.title}, test")
 
 # %% [markdown]
 # The claims are decided together. The last one is a check: it compares the errors of the test images with those of the validation
-# images. If its verdict is "yes", the two sets differ, and the nominal false-alarm rate does not apply to the test images.
+# images. If its verdict is "yes" or "no", the two sets differ, and the nominal false-alarm rate does not apply to the test images.
 
 # %%
 reconstructs = "The autoencoder has a lower reconstruction error than"

@@ -39,7 +39,7 @@ def read(sweep, columns):
 
 
 def gains(sweep, measured, baseline):
-    """Return the claims of a sweep that compare two metrics, one for each dimension, undecided.
+    """Return the claims of a sweep that compare two metrics, one for each dimension.
 
     A pandas.DataFrame as of `ae_lib.metrics.judge`, but for the verdict, with ``latent_dim`` as
     its index. `StudyError` if there are none.
