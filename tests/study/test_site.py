@@ -355,6 +355,7 @@ def visit(browser, full_site):
     def visit(address, scheme="light", width=1280):
         size = {"width": width, "height": 844}
         context = browser.new_context(offline=True, color_scheme=scheme, viewport=size)
+        context.set_default_timeout(180_000)  # of a busy machine
         contexts.append(context)
         tab = context.new_page()
         tab.wrong = []
