@@ -40,7 +40,7 @@ def measure(profile, scheduler=None):
 
     The seeds are others than the profile's own, so that its run is compared with trainings that are
     not its own. Returns the path of the metrics, ``reports/reference/<profile>.json``; beside it
-    stands ``<profile>_claims.csv``, as of `ae_lib.study.claims.judge`. `StudyError` if a trial
+    stands ``<profile>_claims.csv``, as of `ae_lib.study.results.judge`. `StudyError` if a trial
     failed; the others are kept in ``reports/sweeps/reference_<profile>/``.
     """
     path = graph.named_file(profile, graph.PARAMS, "profile")

@@ -14,8 +14,6 @@ from pathlib import Path
 
 from ae_lib import StudyError
 from ae_lib.run import (
-    MODELS,
-    RESULTS,
     Reproduction,
     explained_write_errors,
     from_json,
@@ -28,8 +26,8 @@ from ae_lib.run import (
 from ae_lib.study import graph
 from ae_lib.study.execute import provenance
 from ae_lib.study.fingerprint import sha256_of
+from ae_lib.study.results import collect, measured_in_full
 
-BASELINES = ["pca", "pca_clipped", "mean"]
 SCORES = {
     "bce": "BCE / nats per pixel", "excess_bce": "excess BCE / nats per pixel",
     "mse": "MSE per pixel", "sse": "SSE per image", "psnr": "PSNR / dB", "ssim": "SSIM",
@@ -75,42 +73,15 @@ def write(profile, folder, notice, changed=()):
     notebooks = {name: read_json(folder / f"{name}.ipynb") for name in executed}
     run = _describe(profile, notebooks, facts)
     comparison = _compare(profile, results["metrics"])
-    if not changed and len(executed) == len(profile.parameters):
-        _write_explorer(profile, folder, run["fingerprint"])
     with explained_write_errors(folder):
         write_json(folder / "metrics.json", results["metrics"])
         write_json(folder / "run.json", run)
+        if not changed and len(executed) == len(profile.parameters):
+            _write_explorer(profile, folder, run["fingerprint"])
         front = _front_page(profile, folder, run, notebooks, results, comparison, notice)
         _write_sources(folder, executed, front)
         _build(folder, _options(facts["title"]), changed)
     return comparison
-
-
-def collect(folder, notebooks):
-    """The results of some notebooks of a run together, a dict.
-
-    ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: names of those in
-    a table of results or a claim, and those of the front page's table but MSE and PSNR, which
-    are functions of an image's SSE; ``claims``, as dicts of what `ae_lib.metrics.judge` gives,
-    and their ``notebook``.
-    """
-    metrics, headline, claims = {}, set(), []
-    for name in notebooks:
-        results = read_json(folder / "artifacts" / name / RESULTS)
-        metrics |= results["metrics"]
-        headline.update(results["headline"])
-        claims += [{**row, "notebook": name} for row in results["claims"]]
-    scores = [score for score in SCORES if score not in ("mse", "psnr")]
-    table = [f"{model}.test.{score}" for model in _measured_in_full(metrics) for score in scores]
-    headline.update(name for name in table if name in metrics)
-    return {"metrics": metrics, "headline": sorted(headline), "claims": claims}
-
-
-def _measured_in_full(metrics):
-    """The models of the front page's table, autoencoders before baselines."""
-    models = {name.split(".")[0] for name in metrics if name.endswith(".test.ssim")}
-    order = [*MODELS, *sorted(models - {*MODELS, *BASELINES}), *BASELINES]
-    return [model for model in order if model in models]
 
 
 def _describe(profile, notebooks, facts):
@@ -152,7 +123,7 @@ def _front_page(profile, folder, run, notebooks, results, comparison, notice):
     return environment.get_template("front.md.j2").render(
         run=run, notice=notice, claims=claims, about=about, comparison=comparison, metrics=metrics,
         scores={score: label for score, label in SCORES.items() if score in measured},
-        models=_measured_in_full(results["metrics"]), explorer=explorer,
+        models=measured_in_full(results["metrics"]), explorer=explorer,
         waiting=[name for name in profile.parameters if name not in notebooks],
         figure=(folder / "figures" / "03_reconstructions.png").is_file(),
         toctrees={"The study": titles, "Guide": [f"guide/{path.stem}" for path in _guide()]},

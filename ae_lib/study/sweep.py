@@ -24,10 +24,11 @@ from ae_lib.run import (
     write_bytes,
     write_json,
 )
-from ae_lib.study import execute, graph, site
-from ae_lib.study.claims import as_cell, judge
+from ae_lib.study import execute, graph
 from ae_lib.study.execute import say
 from ae_lib.study.fingerprint import is_executed, sha256_of
+from ae_lib.study.results import as_cell, judge
+from ae_lib.study.results import collect as collect_results
 
 import pandas as pd
 from tqdm import tqdm
@@ -166,8 +167,8 @@ def outcome_of(trial, folder, error="", with_models=False):
     """What a run's folder has of a trial, a dict.
 
     ``status``, "done" or "failed"; ``error``, a sentence, empty if it is done; what
-    `ae_lib.study.site.collect` gives; ``files``, name to bytes: the notebooks, what they measured
-    of each image, and the models if they are asked for, or what the notebook that failed has left.
+    `ae_lib.study.results.collect` gives; ``files``, name to bytes: the notebooks, what they have
+    measured of each image, and the models if asked for, or what the notebook that failed has left.
     """
     patterns = [f"{name}.ipynb" for name in trial.tasks] + [f"artifacts/*/{VALUES}"]
     if with_models:
@@ -180,7 +181,7 @@ def outcome_of(trial, folder, error="", with_models=False):
         "status": "failed" if error else "done",
         "error": error,
         "files": {_file_name(path): path.read_bytes() for path in paths},
-        **site.collect(folder, executed),
+        **collect_results(folder, executed),
     }
 
 

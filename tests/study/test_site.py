@@ -7,6 +7,7 @@ import shutil
 from ae_lib import StudyError, metrics
 from ae_lib.run import read_json, write_json
 from ae_lib.study import explorer, fingerprint, graph, site
+from ae_lib.study.results import collect
 from tests.study import small_project as small
 from tests.study.small_project import BODIES, metrics_of, pretend_finished, study_of
 
@@ -284,7 +285,7 @@ def test_results_of_notebooks_are_collected_with_the_notebook_of_each_claim(tmp_
         if name == "02_b":
             results |= {"headline": ["pca.test.mse"], "claims": [claim]}
         write_json(path, results)
-    results = site.collect(tmp_path, ["01_a", "02_b"])
+    results = collect(tmp_path, ["01_a", "02_b"])
     assert results["headline"] == ["pca.test.mse"]
     assert list(results["metrics"]) == ["dense.test.mse", "pca.test.mse"]
     assert results["claims"] == [{**claim, "notebook": "02_b"}]

@@ -13,7 +13,7 @@ from threading import Timer
 
 from ae_lib import StudyError, metrics
 from ae_lib.study import execute, graph, sweep
-from ae_lib.study.claims import CLAIM, JUDGED, judge
+from ae_lib.study.results import CLAIM, JUDGED, judge
 from tests.study import fake_work as work
 from tests.study import small_project as small
 

@@ -1,22 +1,50 @@
-"""Claims that several runs make, decided over their seeds and the images together."""
+"""What a run has measured, and the claims of several runs decided over seeds and images."""
 
 import itertools
 import json
 
 from ae_lib import metrics
-from ae_lib.run import from_json
+from ae_lib.run import MODELS, RESULTS, from_json, read_json
 
 import numpy as np
 import pandas as pd
 
+BASELINES = ["pca", "pca_clipped", "mean"]
 CLAIM = ["claim", "measured", "baseline", "better"]
 JUDGED = ["notebook", "seeds", *CLAIM, "gain", "low", "high", "p", "verdict"]  # of `judge`
+
+
+def collect(folder, notebooks):
+    """The results of some notebooks of a run together, a dict.
+
+    ``metrics``: name to ``{"value": …, "low": …, "high": …}``; ``headline``: names of those in
+    a table of results or a claim, and those of the front page's table but MSE and PSNR, which
+    are functions of an image's SSE; ``claims``, as dicts of what `ae_lib.metrics.judge` gives,
+    and their ``notebook``.
+    """
+    measured, headline, claims = {}, set(), []
+    for name in notebooks:
+        results = read_json(folder / "artifacts" / name / RESULTS)
+        measured |= results["metrics"]
+        headline.update(results["headline"])
+        claims += [{**row, "notebook": name} for row in results["claims"]]
+    scores = [score for score in metrics.SCORES if score not in ("mse", "psnr")]
+    table = [f"{model}.test.{score}" for model in measured_in_full(measured) for score in scores]
+    headline.update(name for name in table if name in measured)
+    return {"metrics": measured, "headline": sorted(headline), "claims": claims}
+
+
+def measured_in_full(names):
+    """The models whose SSIM is among these metrics, in order: autoencoders before baselines."""
+    models = {name.split(".")[0] for name in names if name.endswith(".test.ssim")}
+    order = [*MODELS, *sorted(models - {*MODELS, *BASELINES}), *BASELINES]
+    return [model for model in order if model in models]
 
 
 def judge(trials):
     """Decide the claims of several trials over all seeds and images; a pandas.DataFrame.
 
-    ``trials`` are (point, record, paths): what is varied, what `ae_lib.study.site.collect` gave,
+    ``trials`` are (point, record, paths): what is varied, what `collect` gave,
     and the files that came with it; a trial without a record is left out. Those that differ in
     their seed alone are replicates. Columns: what else is varied; `JUDGED`, where ``seeds`` is the
     number of replicates that make the claim, and ``gain``, ``low``, ``high`` and ``p`` are of
