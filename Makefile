@@ -64,9 +64,9 @@ test: $(READY) ## style, rooms, library, guards, golden notebooks: no network, n
 	$(TESTS) tests --dist worksteal --cov --cov-report=term
 	$(REPLAY) --nbval-cell-timeout=600 tests/golden $(wildcard notebooks/13_*.ipynb notebooks/14_*.ipynb)
 
-validate: $(READY) ## replay the MNIST notebooks, kill and resume a training: needs MNIST (WITHOUT="09 10 12")
-	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_resume_on_mnist.py
-	$(REPLAY) --nbval-cell-timeout=1800 $(foreach number,11 $(WITHOUT),--ignore-glob='notebooks/$(number)_*') notebooks
+validate: $(READY) ## replay the MNIST notebooks, check the published models, resume a killed training: needs MNIST (WITHOUT="09 10 12")
+	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_resume_on_mnist.py tests/test_published.py
+	$(REPLAY) --nbval-cell-timeout=1800 $(foreach number,15 $(WITHOUT),--ignore-glob='notebooks/$(number)_*') notebooks
 
 baselines: $(READY) ## execute and store the golden notebooks, and the paired ones (needs MNIST)
 	@$(STUDY) store digits
