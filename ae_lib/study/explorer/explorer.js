@@ -192,7 +192,7 @@ class Codec {
   }
   byNetwork(x, index) {
     const { first, steps } = this.rates, step = steps[index];
-    const coordinates = dense(networks[this.network].encode(x), this.last);
+    const coordinates = dense(coders.network.encode(x), this.last);
     const { z, bits } = this.quantise(coordinates, first, step);
     const extended = new Float64Array(this.layers[0].in[0]).fill(Math.log(step.step));
     extended.set(z);
