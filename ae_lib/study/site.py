@@ -282,10 +282,10 @@ def _publish(pages, folder):
     paths = sorted(pages.rglob("*"), key=lambda path: (path.name == "index.html", path))
     written = [path for path in paths if path.suffix == ".html" and "_static" not in path.parts]
     for page in written:
-        if not page.read_text("utf-8").rstrip().endswith("</html>"):
-            raise StudyError(
-                f"{page.name} was not written to its end; expected some 50 MB free: make room."
-            )
+        if not (text := page.read_text("utf-8")).rstrip().endswith("</html>"):
+            error = f"{page.name} was not written to its end; expected some 50 MB free: make room."
+            raise StudyError(error)
+        page.write_text(text.replace('"auto">', '"light">', 1), "utf-8")  # for no JavaScript
     # 1.5 MB of drawn icons: the pages use a dozen, all of which are in the theme's fonts as well.
     for script in pages.rglob("fontawesome.js"):
         script.write_bytes(b"")

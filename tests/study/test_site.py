@@ -245,13 +245,31 @@ def test_front_page_compares_with_what_is_published(front, monkeypatch):
     ]
 
 
-def test_the_table_has_a_column_for_each_score():
+def test_the_table_has_a_column_for_each_score_but_the_mse_where_there_is_the_sse(front):
     assert tuple(site.SCORES) == metrics.SCORES
+    entries = {f"dense.test.{score}": {"value": 0.5} for score in ("mse", "ssim")}
+    heads = [head.text for head in front(entries).select("[aria-label^='Recons'] th")]
+    assert heads == ["model", "MSE per pixel", "SSIM"]
+    entries["dense.test.sse"] = {"value": 392.0}
+    heads = [head.text for head in front(entries).select("[aria-label^='Recons'] th")]
+    assert heads == ["model", "SSE per image", "SSIM"]
+
+
+def test_front_page_says_which_model_has_the_lowest_error_and_what_its_interval_leaves_out(front):
+    errors = {"dense": 2.5, "conv": 1.25, "pca": 3.0}
+    entries = {f"{model}.test.ssim": {"value": 0.5} for model in errors}
+    assert "lowest squared error" not in front(entries).text
+    ends = {"low": 1.0, "high": 4.0}
+    entries |= {f"{model}.test.sse": {"value": sse, **ends} for model, sse in errors.items()}
+    text = " ".join(front(entries).text.split())
+    assert "is that of conv: 1.250 [1.000, 4.000]. That of dense is 2.500 [1.000, 4.000]." in text
+    assert "That of pca is 3.000 [1.000, 4.000]. In brackets: 95 % intervals" in text
+    assert "do not contain the variation between training seeds." in text
 
 
 def test_table_has_a_row_for_each_model_autoencoders_first_in_the_studys_order(front):
     models = ("mean", "conv", "vae", "pca", "dense", "another")
-    scores = [f"{model}.test.{score}" for model in models for score in ("mse", "ssim")]
+    scores = [f"{model}.test.{score}" for model in models for score in ("sse", "ssim")]
     half = {"value": 0.5, "low": 0.4, "high": 0.6}
     entries = dict.fromkeys([*scores, "seldom.test.mse"], half)
     entries["dense.latent_dim"] = {"value": 32}
@@ -328,7 +346,10 @@ def full_site(tmp_path_factory):
     root = small.write_project(tmp_path_factory.mktemp("site") / "project")
     folder = root / "reports" / "small"
     scores = [f"{model}.test.{score}" for model in ("dense", "pca") for score in site.SCORES]
-    entries = dict.fromkeys(scores, {"value": 0.5, "low": 0.4, "high": 0.6})
+    short = {"value": 0.3239, "low": 0.3195, "high": 0.3283}  # as wide as those of digits
+    long = {"value": 0.006125, "low": 0.005542, "high": 0.006724}
+    entries = dict.fromkeys([*scores, "dense.test.mse", "pca.test.mse"], short)
+    entries |= {name: long for name in entries if name.endswith(("excess_bce", "sse", "mse"))}
     guide = root / "notebooks" / "guide"
     guide.mkdir()
     (guide / "help.md").write_text(
@@ -341,7 +362,8 @@ def full_site(tmp_path_factory):
         _with_everything(folder)
         path = folder / "artifacts" / "03_evaluate" / "results.json"
         verdicts = ("yes", "no", "no difference detected", "–")
-        claims = [CLAIM | {"verdict": verdict} for verdict in verdicts]
+        gain = {"value": -0.0007769, "low": -0.0009560, "high": -0.0006321}
+        claims = [CLAIM | {"verdict": verdict, "gain": gain} for verdict in verdicts]
         write_json(path, read_json(path) | {"claims": claims})
         patch.setattr(site, "reference", lambda name: {"a.b": {"value": 1.0, "tolerance": 1.0}})
         site.write(profile, folder, "The network is down.")
@@ -353,9 +375,10 @@ def visit(browser, full_site):
     """Open a page without network in a browser that notes what goes wrong."""
     contexts = []
 
-    def visit(address, scheme="light", width=1280):
+    def visit(address, scheme="light", width=1280, **options):
         size = {"width": width, "height": 844}
-        context = browser.new_context(offline=True, color_scheme=scheme, viewport=size)
+        options |= {"color_scheme": scheme, "viewport": size}
+        context = browser.new_context(offline=True, **options)
         context.set_default_timeout(180_000)  # of a busy machine
         contexts.append(context)
         tab = context.new_page()
@@ -399,6 +422,28 @@ def test_a_phone_scrolls_no_page_sideways(visit):
         main = "document.querySelector('main').getBoundingClientRect().right"
         assert tab.evaluate(main) <= 390, address
         assert tab.wrong == []
+
+
+def test_tables_of_the_front_page_fit_a_desk(visit):
+    tab = visit("index.html")
+    tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    script = "[...document.querySelectorAll('.wide')].map(e => [e.scrollWidth, e.clientWidth])"
+    for needed, there in tab.evaluate(script):
+        assert needed <= there
+
+
+def test_without_javascript_pages_say_what_the_data_are_and_have_their_colours(visit):
+    tab = visit("index.html", java_script_enabled=False)
+    assert tab.locator(".bd-header-announcement").is_visible()
+    assert tab.locator("html").get_attribute("data-theme") == "light"
+    assert tab.locator("main a").first.evaluate("e => getComputedStyle(e).color") != "rgb(0, 0, 0)"
+
+
+def test_the_magnifying_glass_stands_beside_what_is_searched(visit):
+    tab = visit("search.html?q=evaluate")
+    icon, box = tab.locator("main form i").bounding_box(), tab.locator("main form input")
+    padding = float(box.evaluate("e => parseFloat(getComputedStyle(e).paddingLeft)"))
+    assert icon["x"] + icon["width"] <= box.bounding_box()["x"] + padding
 
 
 def test_titles_are_found_and_code_unfolds(visit):
