@@ -234,7 +234,8 @@ def _pca(network, x_train, made):
 
     dim = min(network.encoder.output_shape[1], *x_train.shape)
     count = min(max(dim, PCA_COMPONENTS), *x_train.shape) if made else dim
-    pca = PCA(count, svd_solver="covariance_eigh").fit(x_train)
+    fewer = len(x_train) < x_train.shape[1]  # images than pixels, whose covariance takes minutes
+    pca = PCA(count, svd_solver="full" if fewer else "covariance_eigh").fit(x_train)
     return pca, pca.components_[:dim]
 
 
@@ -308,8 +309,7 @@ def _ranks(n, count=1000):
 def _maps(encoder, x, iterations, seed, block):
     """Positions of the test images; for PCA also its mean and axes, which lead back to a code."""
     codes = models.predict_in_batches(encoder, x)
-    points, d = latent.map_by_pca(codes), codes.shape[1]
-    mean = codes.mean(axis=0)
+    points, d, mean = latent.map_by_pca(codes), codes.shape[1], codes.mean(axis=0)
     axes = np.linalg.lstsq(points, codes - mean, rcond=None)[0]  # rows 0 beyond one unit
     if d == 1:  # a line would hide most points
         points[:, 1] = np.random.default_rng(seed).uniform(-1, 1, len(x)) * points.std()

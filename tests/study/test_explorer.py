@@ -233,6 +233,25 @@ def test_it_opens_from_a_file_without_request_and_without_error(page, written):
     print(f"ready after {ready:.0f} ms, a decode takes {decode:.3f} ms")
 
 
+def test_without_javascript_or_before_it_has_started_it_says_what_it_needs(browser, written):
+    page = browser.new_context(offline=True, java_script_enabled=False).new_page()
+    page.goto(written.as_uri(), timeout=180_000)
+    assert "with JavaScript" in page.inner_text("#fact-models")
+    assert not page.locator("main").is_visible()
+    page.context.close()
+
+
+def test_a_page_that_cannot_start_says_so(browser, written, tmp_path):
+    broken = tmp_path / "broken.html"
+    text = written.read_text(encoding="utf-8")
+    broken.write_text(text.replace("new PCA(", "new Pca("), encoding="utf-8")
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    page.goto(broken.as_uri(), timeout=180_000)
+    page.wait_for_function("$('fact-models').textContent.includes('cannot start')", timeout=180_000)
+    context.close()
+
+
 def test_the_map_shows_an_image_under_the_pointer_and_decodes_where_it_is_dragged(page):
     assert page.locator("#legend button").all_text_contents() == list("0123456789")
     before = pictures(page, "inspect")
@@ -271,6 +290,8 @@ def test_the_map_by_tsne_says_that_nothing_leads_back(page):
     page.locator("[data-key=map]").select_option("tsne")
     page.evaluate("set({ at: '0.1,0.1' })")
     assert "No way leads" in page.inner_text("#inspect-name")
+    page.locator("[data-key=map]").select_option("pca")  # where that place would be another one
+    assert page.evaluate("state.at") == ""
 
 
 def test_the_map_works_by_keyboard(page):
@@ -306,6 +327,11 @@ def test_a_drawing_is_coded_scored_and_classified(page):
     assert all(re.fullmatch(r"\d", cells[n]) for n in (3, 7))
 
 
+def test_a_dot_is_drawn(page):
+    page.evaluate("set({ strokes: '.VV' })")
+    assert page.evaluate("sum(drawing())") > 1
+
+
 def test_a_drawing_is_made_by_keyboard(page):
     page.locator("#clear").click()
     page.locator("#paper").focus()
@@ -314,6 +340,21 @@ def test_a_drawing_is_made_by_keyboard(page):
         page.keyboard.press("ArrowDown")
     assert page.evaluate("readStrokes()[0].length") == 6
     assert page.inner_text("#pen").startswith("pen down")
+    seen = pictures(page, "paper")
+    page.keyboard.press("Tab")  # the mark of the pen goes with the focus
+    assert page.evaluate("view.pen") is None
+    assert changed(seen, pictures(page, "paper")) == [True]
+
+
+def test_what_is_dragged_from_elsewhere_draws_nothing(page):
+    page.locator("#clear").click()
+    page.locator("#paper").scroll_into_view_if_needed()
+    box = page.locator("#paper").bounding_box()
+    page.mouse.move(box["x"] - 8, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 30, box["y"] + 50)
+    page.mouse.up()
+    assert page.evaluate("state.strokes") == ""
 
 
 def test_a_drawing_has_the_size_and_centre_of_the_training_images(page, images):
@@ -470,9 +511,15 @@ def test_the_address_holds_the_whole_state(page, browser, written):
 
 
 def test_an_address_that_makes_no_sense_is_harmless(browser, written):
-    page = opened(
-        browser, written, "#image=999&other=x&map=none&at=a,b&rate=-4&strokes=!&units=9_z"
-    )
+    address = "#image=999&other=x&map=none&at=a,b&rate=-4&strokes=!&units=9_z.0_y.1_900&only=99"
+    page = opened(browser, written, address + "&t=a&amount=1e9&from=draw&seed=draw")
+    assert page.evaluate("[state.t, state.amount, state.only, moved().size]") == ["0", "2", "", 0]
+    page.evaluate("location.hash = 'map=constructor&other=draw&rate=draw'")
+    page.wait_for_function("state.rate === '0'")
+    assert page.evaluate("[state.map, state.other]") == ["pca", "0"]
+    assert "NaN" not in page.inner_text("body")
+    page.evaluate("address => { location.hash = address }", address)
+    page.wait_for_function("state.image === '59'")
     assert page.evaluate("[state.image, state.other, state.map, state.rate]") == [
         "59",
         "0",
@@ -492,6 +539,9 @@ def test_it_fits_phone_and_desk_and_is_accessible(browser, written, scheme, widt
     size = {"width": width, "height": 850}
     page = opened(browser, written, viewport=size, color_scheme=scheme, has_touch=width == 390)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    captions = """[...document.querySelectorAll("figcaption")].filter(
+        (e) => e.scrollWidth > e.clientWidth).map((e) => e.textContent)"""
+    assert page.evaluate(captions) == []
     page.evaluate(axe)
     found = page.evaluate("axe.run()")["violations"]
     grave = [
@@ -520,6 +570,7 @@ def test_other_codes_and_images_without_labels(browser, tmp_path, images, bottle
     network = small_networks(bottleneck, latent_dim)["dense"]
     saved(tmp_path, {"dense": network})
     parts = {name: np.zeros_like(getattr(images, name)) for name in ("y_train", "y_val", "y_test")}
+    assert explorer._pca(network, images.x_train[:50], None)[1].shape == (latent_dim, 99)
     unlabelled = dataclasses.replace(images, classes=np.array(["images"]), **parts)
     path = explorer.write(tmp_path, unlabelled, precision="float32", **SIZES)
     page = opened(browser, path)
@@ -528,6 +579,7 @@ def test_other_codes_and_images_without_labels(browser, tmp_path, images, bottle
     assert page.locator("#vae .instead").is_visible()
     assert page.locator("#bits .instead").is_visible()
     assert page.locator("#legend button").count() == 0
+    assert "Classes form groups" not in page.inner_text("main")
     assert page.locator("#sliders input").count() == latent_dim
     x = in_keras(images, about(path))[:1]
     got = page.evaluate("[...coders.network.decode(coders.network.encode(image('test', 0)))]")

@@ -27,7 +27,8 @@ function stored({ at, n, bytes: size, step }) {
 }
 
 // ---------------------------------------------------------------- layers
-const activations = { relu: (x) => Math.max(x, 0), sigmoid: (x) => 1 / (1 + Math.exp(-x)) };
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+const activations = { linear: (x) => x, relu: (x) => Math.max(x, 0), sigmoid };
 
 function dense(x, { weights: [matrix, bias] }) {
   const y = Float64Array.from(bias), d = y.length;
@@ -74,11 +75,7 @@ const kinds = { Dense: dense, Conv2D: convolve, Conv2DTranspose: transposed, Cro
 const loaded = (layers) => layers.map((l) => ({ ...l, weights: l.weights.map(stored) }));
 
 function run(layers, x) {
-  for (const layer of layers) {
-    x = kinds[layer.kind](x, layer);
-    const activation = activations[layer.activation];
-    if (activation) x = x.map(activation);
-  }
+  for (const layer of layers) x = kinds[layer.kind](x, layer).map(activations[layer.activation]);
   return x;
 }
 
@@ -251,10 +248,13 @@ function readAddress() {
   for (const key in defaults) state[key] = given.get(key) ?? defaults[key];
   const rate = codec ? codec.rates.steps.length : 1;
   const ends = { image: count, other: count, from: classes, to: classes, seed: 1e9, rate };
-  for (const [key, end] of Object.entries(ends)) {
-    if (state[key] !== "draw") state[key] = `${clip(Math.trunc(state[key]) || 0, 0, end - 1)}`;
+  for (const [key, end] of Object.entries(ends)) if (key !== "image" || !isDrawn()) {
+    state[key] = `${clip(Math.trunc(state[key]) || 0, 0, end - 1)}`;
   }
-  if (!maps[state.map]) state.map = "pca";
+  for (const [key, low, high] of [["t", 0, 1], ["amount", -1, 2]])
+    state[key] = `${clip(Number(state[key]) || 0, low, high)}`;
+  if (!Object.hasOwn(maps, state.map)) state.map = "pca";
+  if (!(state.only in about.classes)) state.only = "";
 }
 
 let saving;
@@ -363,7 +363,7 @@ panel(["image", "strokes"], () => {
 
 function step(key, by) { // to another test image; without a number, to any
   const from = isDrawn() && key === "image" ? 0 : Number(state[key]);
-  const to = by ? (from + by + count) % count : Math.floor(Math.random() * count);
+  const to = by ? (from + Number(by) + count) % count : Math.floor(Math.random() * count);
   set({ [key]: String(to), ...(key === "image" && { at: "" }) });
 }
 
@@ -440,7 +440,8 @@ panel(["map", "at", "only", "image", "strokes"], () => {
   drawMap();
   inspect();
   for (const button of $("legend").children) button.ariaPressed = state.only === button.value;
-  say("map-note", state.map === "pca" ? "Drag to decode the places between the marks."
+  say("map-note", state.map === "pca" ? "Drag to decode the places between the marks." +
+    (maps.pca.units > 1 ? "" : " The code is one number, across; the heights are random.")
     : "Neighbours here are neighbours in the code; distances mean little.");
 });
 
@@ -509,12 +510,12 @@ const readStrokes = () => state.strokes.split(".").filter((s) => s.length > 1).m
   Array.from({ length: stroke.length >> 1 }, (_, i) => size.map((side, axis) =>
     (letters.indexOf(stroke[2 * i + axis]) + 0.5) / 64 * side)));
 
-function trace(context, strokes) {
+function trace(context, strokes, colour = "#fff") {
   Object.assign(context, { lineWidth: pen, lineCap: "round", lineJoin: "round" });
-  context.strokeStyle = "#fff";
+  context.strokeStyle = colour;
   for (const stroke of strokes) {
     context.beginPath();
-    context.moveTo(...stroke[0]);
+    context.moveTo(stroke[0][0] - 1e-3, stroke[0][1]); // what has no length is not drawn
     stroke.forEach(([x, y], i) => {
       const [a, b] = stroke[i + 1] ?? [x, y];
       context.quadraticCurveTo(x, y, (x + a) / 2, (y + b) / 2);
@@ -580,11 +581,16 @@ function scoreCells(name, x) {
   return [label(name), ...cells, about.labelled ? vote(near) : "–"];
 }
 
-panel(["strokes"], () => {
-  const [context, w, h] = surface($("paper")), x = drawing();
+panel(["strokes", "pen"], () => {
+  const [context, w, h] = surface($("paper"));
   context.fillRect(0, 0, w, h);
   context.scale(w / width, h / height);
   trace(context, readStrokes());
+  if (view.pen) trace(context, [[view.pen]], "#e58900");
+});
+
+panel(["strokes"], () => {
+  const x = drawing();
   show("drawn", withErrors(x, reconstructions(x), "as the models get it"));
   bars("drawn-code", [...coders.network.encode(x)]);
   $("drawn-scores").tBodies[0].replaceChildren(...Object.keys(coders).map((name) => make("tr", {},
@@ -594,6 +600,7 @@ panel(["strokes"], () => {
 function startPaper() {
   const canvas = $("paper");
   let isDown = false, cursor = [32, 32];
+  const showPen = (at) => { view.pen = at; render(["pen"]); }; // where arrows have led, or null
   const add = (place) => {
     const point = place.map((v) => letters[clip(Math.floor(v), 0, 63)]).join("");
     if (!state.strokes.endsWith(point)) set({ strokes: state.strokes + point });
@@ -603,9 +610,11 @@ function startPaper() {
     [offsetX / canvas.clientWidth * 64, offsetY / canvas.clientHeight * 64];
   canvas.onpointerdown = (event) => {
     canvas.setPointerCapture(event.pointerId);
+    showPen(null);
     begin(place(event));
   };
-  canvas.onpointermove = (event) => { if (event.buttons) add(place(event)); };
+  canvas.onpointermove = (e) => { if (canvas.hasPointerCapture(e.pointerId)) add(place(e)); };
+  canvas.onblur = () => showPen(null);
   canvas.onkeydown = (event) => {
     const way = arrows[event.key];
     if (event.key === " ") {
@@ -616,6 +625,7 @@ function startPaper() {
       if (isDown) add(cursor);
     } else return;
     event.preventDefault();
+    showPen(cursor.map((v, i) => (v + 0.5) / 64 * size[i]));
     const [across, down] = cursor.map((v) => Math.round(v / 0.64));
     say("pen", `pen ${isDown ? "down" : "up"}, ${across} % across, ${down} % down`);
   };
@@ -624,8 +634,8 @@ function startPaper() {
 }
 
 // ---------------------------------------------------------------- the units of the code
-const moved = () => new Map(state.units.split(".").filter((part) => part.includes("_"))
-  .map((part) => part.split("_").map(Number)));
+const moved = () => new Map(state.units.split(".").map((part) => part.split("_").map(Number))
+  .filter(([, place]) => place >= 0 && place <= 100));
 
 function withUnits(name, z) { // unit and component of equal rank move to equal places
   const { order, low, high } = codes[name], changed = Float64Array.from(z);
@@ -718,10 +728,8 @@ panel(["image", "strokes", "seed"], () => {
     pca.decode(Float64Array.from(middle, (m, i) => m + spread[i] * normal()))));
 });
 
-panel(["image", "strokes"], () => {
-  const x = current();
-  show("all-models", withErrors(x, reconstructions(x, { ...networks, pca })));
-});
+panel(["image", "strokes"], () => show("all-models",
+  withErrors(current(), reconstructions(current(), { ...networks, pca }))));
 
 panel(["image", "strokes", "rate"], () => {
   if (!codec) return;
@@ -739,9 +747,9 @@ function facts() {
   const { network, pca: ofPCA } = codes, percent = (share) => `${(100 * share).toFixed(1)} %`;
   const { train, test } = images, rounding = Math.max(...Object.values(about.agreement));
   const parts = [
-    `${about.title}: ${label("network")} with ${coders.network.latent_dim} units, beside PCA ` +
-    `with ${pca.latent_dim} components. Their mean squared errors over the ${count} test images ` +
-    `here (of ${test.of}) are ${short(network.mse)} and ${short(ofPCA.mse)}.`,
+    `${about.title}: ${label("network")} with latent dimension ${coders.network.latent_dim}, PCA ` +
+    `with ${pca.latent_dim}. Their mean squared errors over the ${count} test images here (of ` +
+    `${test.of}) are ${short(network.mse)} and ${short(ofPCA.mse)}.`,
     rounding ? `The weights are rounded; pixels change by up to ${short(rounding)}.` : "",
     about.left_out.length ? `Too large for this page: ${about.left_out.join(", ")}.` : "",
   ];
@@ -754,13 +762,10 @@ function facts() {
 }
 
 function startControls() {
-  document.querySelectorAll("[data-key]").forEach((control) => {
-    control.oninput = () => set({ [control.dataset.key]: control.value });
-  });
-  document.querySelectorAll("[data-step]").forEach((button) => {
-    const [key, by] = button.dataset.step.split(" ");
-    button.onclick = () => step(key, Number(by));
-  });
+  for (const control of document.querySelectorAll("[data-key]")) control.oninput = () =>
+    set({ [control.dataset.key]: control.value, ...(control.id === "which-map" && { at: "" }) });
+  for (const button of document.querySelectorAll("[data-step]")) button.onclick = () =>
+    step(...button.dataset.step.split(" "));
   $("resample").onclick = () => set({ seed: String(Number(state.seed) + 1) });
   about.classes.forEach((name, k) => ["from", "to"].forEach((id) =>
     $(id).append(make("option", { value: k }, [name]))));
@@ -780,10 +785,11 @@ async function start() {
   defaults.other = String(Math.max(classes.findIndex((k) => k !== classes[0]), 1));
   [defaults.from, defaults.to] = [classes[0], classes[defaults.other]].map(String);
   document.documentElement.style.setProperty("--shape", `${width} / ${height}`);
+  document.body.className = about.labelled ? "" : "unlabelled";
   readAddress();
   facts();
   for (const begin of [startMap, startPaper, startUnits, startControls]) begin();
   render();
   window.explorer = { about, state, set, networks, pca, codec, ready: performance.now() };
 }
-start();
+start().catch((error) => { say("fact-models", `This page cannot start: ${error}`); throw error; });
