@@ -308,10 +308,11 @@ run.show("03_training_size", figure)
 # %% [markdown]
 # ## Compare with published errors
 #
-# Hinton and Salakhutdinov ("Reducing the dimensionality of data with neural networks", Science 313, 2006) report the SSE of
-# MNIST's test images for three models with 30-dimensional codes. Their protocol differs from this one: they trained on 60,000
-# images, not on 50,000, and their autoencoder is deeper and wider, pretrained layer by layer as restricted Boltzmann machines,
-# and fine-tuned. Their PCA is not clipped, so it is compared with `pca`.
+# Hinton and Salakhutdinov ("Reducing the dimensionality of data with neural networks", Science 313, 2006) report the SSE of MNIST
+# images for three models with 30-dimensional codes; we take them to be the test images, which their caption leaves open. Their
+# protocol differs from this one: they trained on 60,000 images, not on 50,000, and their autoencoder is deeper and wider,
+# pretrained layer by layer as restricted Boltzmann machines, and fine-tuned. Their PCA is not clipped, so it is compared with
+# `pca`.
 
 # %% tags=["nbval-ignore-output"]
 dims = {name: net.get_layer("encoder").output_shape[1] for name, net in autoencoders.items()}

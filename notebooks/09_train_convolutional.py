@@ -324,11 +324,12 @@ table.rename_axis(index=f"{images.title}, test")
 # %% [markdown]
 # ## Compare with the published error
 #
-# Hinton and Salakhutdinov (Science 313, 2006) report a squared error of 3.00 per test image of MNIST for a code of 30 units, and
-# 13.87 for PCA. Their network, 784-1000-500-250-30, is fully connected, was pretrained layer by layer as restricted Boltzmann
-# machines, and was trained on all 60,000 training images. `conv30` is not pretrained, has convolutions, and sees 50,000 training
-# images, since 10,000 are kept for validation. On MNIST `conv30` has 2.9, and `pca30` 12.6, in the table of reconstructions
-# above. The published error of PCA is that of unclipped reconstructions; ours are clipped to [0, 1].
+# Hinton and Salakhutdinov (Science 313, 2006) report a squared error of 3.00 per image of MNIST for a code of 30 units, and 13.87
+# for PCA; we take these to be test images, which their caption leaves open. Their network, 784-1000-500-250-30, is fully
+# connected, was pretrained layer by layer as restricted Boltzmann machines, and was trained on all 60,000 training images.
+# `conv30` is not pretrained, has convolutions, and sees 50,000 training images, since 10,000 are kept for validation. On MNIST
+# `conv30` has 2.9, and `pca30` 12.6, in the table of reconstructions above. The published error of PCA is that of unclipped
+# reconstructions; ours are clipped to [0, 1].
 
 # %% [markdown]
 # ## Decide
