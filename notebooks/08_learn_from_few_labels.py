@@ -354,7 +354,7 @@ results.rename_axis(index=f"{images.title}, test error / %", columns="labels")
 # Calder et al. put all 70,000 images into the graph, the test images among them, and count the error on all that have no label.
 # Their graph, also of 10 neighbours, is built on codes of a variational autoencoder. With one to five labels per class, fewer
 # than here, Poisson learning has 9.8 to 4.7 %. Here the graph has the training images only, and a test image is not known before
-# it is classified. On MNIST Poisson learning on the codes has about 4.5 % here with 100 labels, near the published 4.1 %; the
+# it is classified. On MNIST Poisson learning on the codes has about 4.8 % here with 100 labels, near the published 4.1 %; the
 # Ladder network, which is trained on labelled and unlabelled images together, has a much lower error.
 #
 # ## Decide
@@ -390,7 +390,7 @@ decided.rename_axis(columns=f"{images.title}; gain in test error [95 % interval]
 # %% [markdown]
 # Do the codes help when labels are few? On MNIST a little, if the classifier is an SVM; the gain is not significant with every
 # training seed. On a graph of neighbours, which has the lowest errors of all methods here, they do not help: PCA's components
-# are as good or better. Fine-tuning has a lower error than training from scratch, and with 3,000 labels a higher one than an
+# are as good or better. Fine-tuning has a lower error than training from scratch, and, over five seeds, a higher one than an
 # SVM on the frozen codes.
 #
 # ## Limitations
