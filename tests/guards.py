@@ -14,7 +14,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
-COMPARED = 0.5  # the least share of the cells with text that nbval compares
+# The least share of the cells with text that nbval compares. Another processor rounds the numbers of
+# trained networks otherwise: `reproduced` compares them, each within its tolerance.
+COMPARED = 0.25
 PEERS = "benchmark"  # the extra that is not locked: who wants its packages installs them
 MACHINE_PATH = re.compile(
     r"(?<![\w.$~}/])/(?:root|home|Users|tmp|private|work|mnt|opt|var)/|[A-Z]:\\\\"
@@ -136,12 +138,14 @@ def clean_outputs(notebook):
 
 
 def mostly_compared(notebook):
-    """nbval compares the text of most cells that have any; pictures are not compared."""
+    """nbval compares the text of enough cells, and what the run reproduces; no pictures."""
     cells = [cell for cell in _code(notebook) if any(_has_text(output) for output in cell.outputs)]
     compared = [cell for cell in cells if not IGNORED & set(cell.metadata.get("tags", []))]
     if len(compared) < COMPARED * len(cells):
         share = len(compared) / len(cells)
         return [f"{notebook.name}: only {share:.0%} of the cells with text are compared"]
+    if not any(cell.source.endswith("reproduced") for cell in compared):
+        return [f"{notebook.name}: what the run reproduces is not compared"]
     return []
 
 
