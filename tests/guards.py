@@ -14,8 +14,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 IGNORED = {"nbval-ignore-output", "nbval-skip"}
-# The least share of the cells with text that nbval compares. Another processor rounds the numbers of
-# trained networks otherwise: `reproduced` compares them, each within its tolerance.
+# The least share of the cells with text that nbval compares. Another processor rounds the numbers
+# of trained networks otherwise: `reproduced` compares them, each within its tolerance.
 COMPARED = 0.25
 PEERS = "benchmark"  # the extra that is not locked: who wants its packages installs them
 MACHINE_PATH = re.compile(
