@@ -262,7 +262,7 @@ print_difference(f"{model}.test.knn5_accuracy_rescaled", "pca.test.knn5_accuracy
 # reconstruct with nearly linear ones, as PCA does. To test it, a network with fewer units is trained, and ridge regression
 # finds the **linear part** of each code: the best prediction of the code by a linear map of the pixels.
 
-# %% tags=["classes"]
+# %% tags=["classes", "nbval-ignore-output"]
 compared = {model: features[model]}
 if 0 < small_dim < latent_dim:
     keras.utils.set_random_seed(seed)
