@@ -34,7 +34,8 @@ unexport JUPYTER_PATH
 # A test process for each core: more threads would only wait for each other.
 TESTS = env TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
 	$(BIN)/python -m pytest -n auto
-REPLAY = $(TESTS) -p tests.replay --nbval --nbval-current-env --dist loadscope --no-loadscope-reorder
+REPLAY = $(TESTS) -p tests.replay --nbval --nbval-current-env --nbval-sanitize-with=tests/replay.cfg \
+	--dist loadscope --no-loadscope-reorder
 
 .PHONY: help lab report pdf times sweep test validate baselines reference benchmark rivals lock clean
 .DEFAULT_GOAL := help
