@@ -1,4 +1,5 @@
-"""What a notebook asks of its parameters together is checked in its first cell, before any work."""
+"""What notebooks refuse in one sentence: parameters that do not fit each other, in the first cell
+before any work, and models that they cannot use."""
 
 from types import SimpleNamespace
 
@@ -8,6 +9,15 @@ from ae_lib.study import graph
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
+
+
+def code_cells(name):
+    return [cell for cell in graph.read_notebook(name).cells if cell.cell_type == "code"]
+
+
+def refusing(text):
+    """The code cell of 05 whose refusal has this text."""
+    return next(c.source for c in code_cells("05_explore_latent_space") if text in c.source)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +36,7 @@ from sklearn.decomposition import PCA
     ],
 )
 def test_parameters_that_do_not_fit_each_other_are_one_sentence(name, parameters, message):
-    names, cells = {}, [c for c in graph.read_notebook(name).cells if c.cell_type == "code"]
+    names, cells = {}, code_cells(name)
     assert cells[0].metadata["tags"] == ["parameters"]
     exec(cells[0].source, names)
     names |= parameters
@@ -36,8 +46,6 @@ def test_parameters_that_do_not_fit_each_other_are_one_sentence(name, parameters
 
 def test_a_dead_bottleneck_is_one_sentence():
     """A code that is the same for every image, of which scikit-learn would say something else."""
-    cells = graph.read_notebook("05_explore_latent_space").cells
-    cell = next(c.source for c in cells if c.cell_type == "code" and "All codes of" in c.source)
     names = {
         "StudyError": StudyError,
         "PCA": PCA,
@@ -49,12 +57,11 @@ def test_a_dead_bottleneck_is_one_sentence():
         "models": SimpleNamespace(predict_in_batches=lambda _, x: np.zeros((len(x), 4))),
     }
     with pytest.raises(StudyError, match="All codes of dense are equal; expected codes that diff"):
-        exec(cell, names)
+        exec(refusing("All codes of"), names)
 
 
 def test_a_code_of_one_number_is_one_sentence():
-    cells = graph.read_notebook("05_explore_latent_space").cells
-    cell = next(c.source for c in cells if c.cell_type == "code" and "latent_dim < 2" in c.source)
+    cell = refusing("has one number")
     encoder = SimpleNamespace(input_shape=(None, 784), output_shape=(None, 1))
     code = cell[cell.index("autoencoder, encoder") :]
     names = {
