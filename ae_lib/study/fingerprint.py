@@ -67,13 +67,17 @@ def out_of_date(profile, current, folder):
     """
     stale = []
     for name, needs in profile.needs.items():
-        executed = folder / f"{name}.ipynb"
-        study = read_json(executed)["metadata"].get("study", {}) if executed.is_file() else {}
-        same = study.get("fingerprint") == current[name]
-        shown = study.get("results") == results_of(folder, name)
-        if not (same and shown) or any(need in stale for need in needs):
+        if not is_executed(folder, name, current[name]) or any(need in stale for need in needs):
             stale.append(name)
     return stale
+
+
+def is_executed(folder, name, current):
+    """Whether a run's folder has a notebook as executed under its fingerprint, and its results."""
+    executed = folder / f"{name}.ipynb"
+    study = read_json(executed)["metadata"].get("study", {}) if executed.is_file() else {}
+    shown = study.get("results") == results_of(folder, name)
+    return study.get("fingerprint") == current and shown
 
 
 def results_of(folder, name):

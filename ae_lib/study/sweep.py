@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -20,7 +21,7 @@ from ae_lib import StudyError
 from ae_lib.run import explained_write_errors, read_json, write_bytes, write_json
 from ae_lib.study import execute, graph, site
 from ae_lib.study.execute import say
-from ae_lib.study.fingerprint import sha256_of
+from ae_lib.study.fingerprint import is_executed, sha256_of
 
 import pandas as pd
 from tqdm import tqdm
@@ -132,27 +133,38 @@ def _at(path, point, full, targets):
 def run_trial(trial, with_models=False):
     """Execute a trial in a temporary folder, on any machine that has ae_lib and the data.
 
-    Returns a dict: ``status``, "done" or "failed"; ``error``, a sentence, empty if it is done; what
-    `ae_lib.study.site.collect` gives; ``files``, name to bytes: the notebooks, and the models if
-    they are asked for, or what the notebook that failed has left.
+    If it is interrupted or fails the folder stays, and the trial of the same profile and point
+    resumes there after those notebooks that are not out of date. Returns a dict: ``status``, "done"
+    or "failed"; ``error``, a sentence, empty if it is done; what `ae_lib.study.site.collect` gives;
+    ``files``, name to bytes: the notebooks, and the models if they are asked for, or what the
+    notebook that failed has left.
     """
+    from filelock import FileLock
+
+    (profile,) = {task["parameters"]["profile"] for task in trial.tasks.values()}
+    key = sha256_of([profile, trial.point, trial.environment])
+    work = Path(tempfile.gettempdir(), f"trial-{key[:16]}")
+    work.mkdir(exist_ok=True)
+    folder = work / "reports" / profile
     error, patterns = "", ["*.ipynb", *(["artifacts/*/*.keras"] if with_models else [])]
-    with tempfile.TemporaryDirectory(prefix="trial-", ignore_cleanup_errors=True) as temporary:
-        names = {task["parameters"]["profile"] for task in trial.tasks.values()}
-        folder = Path(temporary) / "reports" / names.pop()
+    with FileLock(work / ".lock"):  # another sweep on this machine may have the same trial
         try:
-            for task in trial.tasks.values():
-                execute.execute(task, folder, trial.environment, minutes=trial.minutes)
+            for name, task in trial.tasks.items():
+                if not is_executed(folder, name, task["fingerprint"]):
+                    execute.execute(task, folder, trial.environment, minutes=trial.minutes)
         except StudyError as failure:
             error, patterns = str(failure), ["*.failed.*"]
         paths = sorted(path for pattern in patterns for path in folder.glob(pattern))
         executed = [name for name in trial.tasks if (folder / f"{name}.ipynb").is_file()]
-        return {
+        outcome = {
             "status": "failed" if error else "done",
             "error": error,
             "files": {path.name: path.read_bytes() for path in paths},
             **site.collect(folder, executed),
         }
+        if not error:
+            shutil.rmtree(work, ignore_errors=True)
+    return outcome
 
 
 def collect(trials, folder, scheduler=None, workers=None, with_models=False, work=run_trial):

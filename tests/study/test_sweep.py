@@ -208,6 +208,24 @@ def test_a_trial_gives_metrics_notebooks_and_models_without_the_scripts(trials, 
     assert executed.metadata["study"]["parameters"]["seed"] == 1
 
 
+def test_an_interrupted_trial_resumes_after_the_notebooks_that_are_executed(trials, monkeypatch):
+    executed, execute_one = [], execute.execute
+
+    def interrupted(task, *arguments, **options):
+        executed.append(task["name"])
+        if executed == ["02_train", "03_evaluate"]:
+            raise KeyboardInterrupt
+        return execute_one(task, *arguments, **options)
+
+    monkeypatch.setattr(execute, "execute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.run_trial(trials[0])
+    assert sweep.run_trial(trials[0])["status"] == "done"
+    assert executed == ["02_train", "03_evaluate", "03_evaluate"]
+    assert sweep.run_trial(trials[0])["status"] == "done"
+    assert executed[3:] == ["02_train", "03_evaluate"], "nothing is left of a trial that is done"
+
+
 def test_the_devices_of_the_machine_that_makes_a_trial_are_no_part_of_it(sweeps, monkeypatch):
     before = sweep.load_sweep("some")[0]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
