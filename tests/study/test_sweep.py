@@ -244,6 +244,8 @@ def test_a_failed_trial_gives_a_sentence_its_notebook_and_its_log(trials, monkey
     assert list(outcome["files"]) == ["02_train.failed.ipynb", "02_train.failed.log"]
     assert b"nothing to divide by" in outcome["files"]["02_train.failed.ipynb"]
     assert not outcome["metrics"]
+    monkeypatch.delenv(small.ACTION)
+    assert sweep.run_trial(trials[0])["status"] == "done", "and leaves nothing"
 
 
 # ------------------------------ what is executed again
