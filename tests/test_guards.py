@@ -67,7 +67,7 @@ def test_stored_notebooks_mean_something(path):
     assert guards.executed_in_order(path) == []
     assert guards.clean_outputs(path) == []
     if graph.OWN_PROFILE.get(path.stem) != "benchmark":  # times are never compared
-        assert guards.mostly_compared(path) == []
+        assert guards.enough_is_compared(path) == []
 
 
 @each_stored
@@ -258,7 +258,7 @@ def test_notebook_of_which_too_little_is_compared_is_found(tmp_path, ending):
             if cell.source.endswith(ending):
                 cell.metadata["tags"] = ["nbval-ignore-output"]
 
-    assert guards.mostly_compared(edited(STORED[0], tmp_path, ignore))
+    assert guards.enough_is_compared(edited(STORED[0], tmp_path, ignore))
 
 
 @pytest.mark.parametrize(
