@@ -164,7 +164,7 @@ run.show("05_map_tsne", figures.scatter_maps(tsne_maps, images.classes[labels], 
 queries = images.examples(seed)[:query_images]
 rows, same = {"query": pixels["test"][queries]}, {}
 for name in (model, "pixels"):
-    nearest = latent.neighbours(features[name]["train"], features[name]["test"][queries], 3)
+    _, nearest = latent.neighbours(features[name]["train"], features[name]["test"][queries], 3)
     same[name] = (images.y_train[nearest] == images.y_test[queries, None]).mean()
     rows |= {f"{name} {i + 1}": pixels["train"][nearest[:, i]] for i in range(3)}
 caption = (
@@ -241,7 +241,7 @@ for name in codes:
 
 # %% tags=["nbval-ignore-output", "classes"]
 for score, (name, view) in views.items():
-    nearest = latent.neighbours(view(features[name]["train"]), view(features[name]["test"]))
+    _, nearest = latent.neighbours(view(features[name]["train"]), view(features[name]["test"]))
     correct = latent.vote(images.y_train, nearest) == images.y_test
     measured[score] = correct.astype("float64")
     print(f"{score}: {metrics.interval(correct)}")
@@ -267,7 +267,8 @@ compared = {model: features[model]}
 if 0 < small_dim < latent_dim:
     keras.utils.set_random_seed(seed)
     network = models.dense_autoencoder(images.pixels, hidden, small_dim)
-    training.fit(network.autoencoder, images.pixels_train, images.pixels_val, settings)
+    watched = images.pixels_val[:1000]  # by the progress bar alone; all would take longer
+    training.fit(network.autoencoder, images.pixels_train, watched, settings)
     compared = {small: encode(network.encoder), **compared}
 
 # %% tags=["nbval-ignore-output", "classes"]
@@ -392,9 +393,7 @@ paths = {
 }
 distances = {}
 for name, path in paths.items():
-    midpoints = path[half_steps]
-    nearest = pixels["train"][latent.neighbours(pixels["train"], midpoints, 1)[:, 0]]
-    distances[name] = images.pixels * metrics.mse(midpoints, nearest)
+    distances[name] = latent.neighbours(pixels["train"], path[half_steps], 1)[0][:, 0] ** 2
 keys = [f"{model}.test.midpoint_distance{end}" for end in ("", "_reconstructions", "_pixels")]
 measured |= dict(zip(keys, distances.values(), strict=True))
 

@@ -59,14 +59,13 @@ compiler: str = "auto"  # xla or none; auto takes XLA for a network without conv
 from functools import partial
 
 from ae_lib import data, figures, metrics, models, training
-from ae_lib.analysis import anomaly
+from ae_lib.analysis import anomaly, latent
 from ae_lib.run import Run
 
 import numpy as np
 import pandas as pd
 from sklearn.covariance import EmpiricalCovariance
 from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 pd.set_option("display.max_colwidth", None)
 run = Run(profile, "06_detect_anomalies")
@@ -100,8 +99,8 @@ images
 
 # %%
 def knn_distance(known):
-    knn = NearestNeighbors(n_neighbors=min(neighbours, len(known)), algorithm="brute").fit(known)
-    return lambda x: knn.kneighbors(x)[0].mean(axis=1)
+    k = min(neighbours, len(known))
+    return lambda x: latent.neighbours(known, x, k)[0].mean(axis=1)
 
 
 def fit_scores(encode, decode, x_train):

@@ -16,7 +16,7 @@ import pytest
 PROJECT = Path(__file__).parents[1]
 LIBRARY = PROJECT / "ae_lib"
 # Lines of a room, docstrings included. The aims are 2,000, 2,000 and 1,400.
-BUDGETS = {".": 2120, "analysis": 2480, "study": 2480}
+BUDGETS = {".": 2120, "analysis": 2520, "study": 2480}
 EXPLORER = "explorer.py"  # a page of its own, at most 400 lines, as any module
 OWN_IMAGES = ["__main__.py", "sources.py"]  # what files of one's own need, beside the thin library
 MODULES = sorted(LIBRARY.rglob("*.py"))

@@ -9,25 +9,32 @@ from scipy.stats import mode
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import trustworthiness
-from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+QUERIES = 200  # whose distances to all references are in memory at a time
+SPARE = 8  # candidates beyond the neighbours asked for: rounding may exchange a few at the end
+
 
 def neighbours(references, queries, k=5):
-    """Find the k nearest references of each query, by Euclidean distance and exactly.
+    """Find the k nearest references of each query by Euclidean distance, with the distances.
 
-    Returns indices of references, int (m, k), nearest first. Raises `StudyError` if there are fewer
-    than k references to choose from.
+    A product of matrices in the arrays' own precision finds a few candidates more than k, whose
+    distances are then computed in float64. Without a tree, which in 32 or 784 dimensions would
+    visit every point all the same. Raises `StudyError` if there are fewer than k references to
+    choose from.
 
     Parameters
     ----------
     references : float array, shape (n, d)
     queries : float array, shape (m, d), or None
-        Of the references' dtype; float32 takes half the time of float64. None asks for the
-        neighbours of the references themselves, of which none is its own neighbour.
+        None asks for the neighbours of the references themselves, of which none is its own.
     k : int, at least 1
+
+    Returns
+    -------
+    distances, indices : float64 and int64 arrays, shape (m, k), the nearest first
     """
     choice = len(references) - (queries is None)
     if not 1 <= k <= choice:
@@ -35,9 +42,39 @@ def neighbours(references, queries, k=5):
             f"{k} neighbours are asked for and there are {choice} to choose from; expected 1 to "
             f"{choice}: lower k."
         )
-    # Without a tree: in 32 or 784 dimensions it would visit every point all the same.
-    index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(references)
-    return index.kneighbors(queries, return_distance=False)
+    centre = references.mean(axis=0)  # far from the origin, the products would lose digits
+    known = references - centre
+    asked = known if queries is None else queries - centre
+    norms, found = np.einsum("nd,nd->n", known, known), []
+    for start in range(0, len(asked), QUERIES):
+        part = asked[start : start + QUERIES]
+        own = np.arange(start, start + len(part))[:, None] if queries is None else -1
+        squared = (-2 * part) @ known.T
+        squared += norms
+        candidates = _least(squared, min(k + SPARE, len(known)))
+        differences = known[candidates].astype("float64") - part[:, None]
+        exact = np.where(candidates == own, np.inf, np.square(differences).sum(axis=2))
+        order = np.lexsort((candidates, exact))[:, :k]
+        found.append([np.take_along_axis(array, order, axis=1) for array in (exact, candidates)])
+    squared, indices = map(np.concatenate, zip(*found, strict=True))
+    return np.sqrt(squared), indices
+
+
+def _least(values, count, width=64):
+    """Return the columns of the ``count`` least values of each row, in any order.
+
+    They lie in the ``count`` groups of columns with the least minima, and minima are quickly found.
+    """
+    groups = values.shape[1] // width
+    if groups <= 2 * count:
+        return np.argpartition(values, count - 1, axis=1)[:, :count]
+    grouped = values[:, : groups * width].reshape(-1, width, groups)
+    best = np.argpartition(grouped.min(axis=1), count - 1, axis=1)[:, :count]
+    columns = (best[:, None] + groups * np.arange(width)[:, None]).reshape(len(values), -1)
+    rest = np.arange(groups * width, values.shape[1])
+    columns = np.hstack([columns, np.broadcast_to(rest, (len(values), len(rest)))])
+    chosen = np.argpartition(np.take_along_axis(values, columns, axis=1), count - 1, axis=1)
+    return np.take_along_axis(columns, chosen[:, :count], axis=1)
 
 
 def vote(labels, nearest):
@@ -109,7 +146,7 @@ def hits(codes, images, penalties=(0.1,), splits=("test",)):
         return {f"{s}.{score}": np.full(len(truth[s]), np.nan) for s in splits for score in scores}
     probe, correct = chosen_probe(codes, images, penalties), {}
     for split in splits:
-        near = neighbours(codes["train"], codes[split])
+        _, near = neighbours(codes["train"], codes[split])
         labels = [vote(images.y_train, near[:, :k]) for k in (1, 5)]
         labels.append(probe.predict(codes[split]))
         for score, predicted in zip(scores, labels, strict=True):
@@ -156,7 +193,7 @@ def map_quality(codes, maps, labels, sample):
     rows = {}
     for name, points in maps.items():
         trust = trustworthiness(codes[sample], points[sample], n_neighbors=5)
-        correct = vote(labels, neighbours(points, None)) == labels
+        correct = vote(labels, neighbours(points, None)[1]) == labels
         accuracy = interval(correct if len(np.unique(labels)) > 1 else np.nan * correct)
         rows[name] = {"trustworthiness": trust, "5-NN accuracy [95 %]": accuracy}
     return pd.DataFrame.from_dict(rows, orient="index")

@@ -222,7 +222,9 @@ def fit_mixture(x, components, iterations=30, seed=0):
     mixture = BernoulliMixture(np.full(components, 1 / components), (starts + mean) / 2)
     for _ in range(iterations):
         joint = mixture.joint(x)
-        held = np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+        joint -= joint.max(axis=1, keepdims=True)  # in place: it has n · k numbers
+        held = np.exp(joint, out=joint)
+        held /= held.sum(axis=1, keepdims=True)
         counts = held.sum(axis=0, dtype="float64") + 1
         probabilities = (held.T @ x + mean) / counts[:, None]
         mixture = BernoulliMixture(counts / counts.sum(), probabilities)

@@ -55,7 +55,8 @@ def say(text):
 def bring_up_to_date(profile, folder, jobs, done, tell):
     """Execute what is out of date in a run's folder; returns the names of these notebooks.
 
-    ``jobs`` notebooks run side by side and share the cores; one that as many wait for has them all.
+    ``jobs`` notebooks run side by side and share the cores. One that more than as many wait for has
+    them all, and no other is started beside it.
     ``done(name, seconds)`` is called after each, ``tell(name, text)`` with what each prints.
     `StudyError` has a line for each notebook that failed; no other is started after the first.
     """
@@ -66,12 +67,13 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     sorter.prepare()
     jobs, cores = max(1, min(jobs, len(stale))), os.cpu_count() or 1
     waiting = Counter(need for needs in profile.needs.values() for need in needs)
-    pool, running, failures = ThreadPoolExecutor(jobs), {}, []
+    pool, running, failures, ready = ThreadPoolExecutor(jobs), {}, [], []
     try:
         while sorter.is_active() and (running or not failures):
-            ready = sorted(sorter.get_ready(), key=list(graph.NEEDS).index)
-            for name in ready if not failures else ():
-                own = threads(cores if waiting[name] >= jobs else max(1, cores // jobs))
+            ready = sorted([*ready, *sorter.get_ready()], key=list(graph.NEEDS).index)
+            while ready and not failures and not any(waiting[n] > jobs for n in running.values()):
+                name = ready.pop(0)
+                own = threads(cores if waiting[name] > jobs else max(1, cores // jobs))
                 running[pool.submit(execute, tasks[name], folder, own, tell)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)

@@ -289,7 +289,7 @@ def _accuracy(train, test, images, rows, k=5):
     """Share of the page's test images that the page's training images classify correctly."""
     if images.single_class or len(train) < k:
         return None
-    nearest = latent.neighbours(train, test, k)
+    _, nearest = latent.neighbours(train, test, k)
     votes = latent.vote(images.y_train[rows["train"]], nearest)
     return float((votes == images.y_test[rows["test"]]).mean())
 

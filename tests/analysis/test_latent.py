@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 from sklearn.decomposition import PCA
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 SCORES = ["knn1_accuracy", "knn5_accuracy", "linear_probe_accuracy"]
 
@@ -26,14 +26,35 @@ def pca(digits):
 
 
 def test_neighbours_are_the_nearest(codes):
-    found = latent.neighbours(codes, codes[:9] + 0.1, 4)
-    np.testing.assert_array_equal(found, np.argsort(cdist(codes[:9] + 0.1, codes))[:, :4])
+    expected = cdist(codes[:9] + 0.1, codes)
+    distances, found = latent.neighbours(codes, codes[:9] + 0.1, 4)
+    np.testing.assert_array_equal(found, np.argsort(expected)[:, :4])
+    np.testing.assert_allclose(distances, np.sort(expected)[:, :4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, 1000])
+def test_neighbours_among_many_are_scikit_learns(shift):
+    """Enough references for groups with a rest, some of them twice, near and far from 0."""
+    rng = np.random.default_rng(1)
+    codes = (rng.normal(size=(3001, 4)) + shift).astype("float32")
+    codes[-50:] = codes[:50]
+    for queries in (codes[::7] + np.float32(0.25), None):
+        expected, _ = (
+            NearestNeighbors(n_neighbors=5).fit(codes.astype("float64")).kneighbors(queries)
+        )
+        distances, found = latent.neighbours(codes, queries, 5)
+        np.testing.assert_allclose(distances, expected, rtol=1e-3, atol=1e-6)
+        points = codes if queries is None else queries
+        measured = np.linalg.norm(codes[found].astype("float64") - points[:, None], axis=2)
+        np.testing.assert_allclose(measured, expected, rtol=1e-6, atol=1e-6)
+        assert queries is not None or (found != np.arange(len(codes))[:, None]).all()
 
 
 def test_without_queries_neighbours_leave_the_point_out(codes):
     distances = cdist(codes, codes)
     np.fill_diagonal(distances, np.inf)
-    np.testing.assert_array_equal(latent.neighbours(codes, None, 3), np.argsort(distances)[:, :3])
+    _, found = latent.neighbours(codes, None, 3)
+    np.testing.assert_array_equal(found, np.argsort(distances)[:, :3])
 
 
 @pytest.mark.parametrize(
@@ -54,7 +75,7 @@ def test_too_many_neighbours_are_refused(codes, find, k, most):
 @pytest.mark.parametrize("k", [1, 5])
 def test_vote_is_scikit_learns_classifier(digits, k):
     expected = KNeighborsClassifier(k).fit(digits.x_train, digits.y_train).predict(digits.x_test)
-    found = latent.neighbours(digits.x_train, digits.x_test, 5)
+    _, found = latent.neighbours(digits.x_train, digits.x_test, 5)
     np.testing.assert_array_equal(latent.vote(digits.y_train, found[:, :k]), expected)
 
 

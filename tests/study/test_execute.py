@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 
 from ae_lib import StudyError
 from ae_lib.run import read_json
@@ -72,22 +73,27 @@ def test_a_notebook_has_the_devices_of_its_machine_capped_threads_and_shares_a_g
         assert environment[name] == str(max(1, (os.cpu_count() or 1) // 2))
 
 
-def test_a_notebook_that_as_many_wait_for_as_run_side_by_side_has_all_cores(
-    new_project, tmp_path, monkeypatch
-):
-    first = {"02_train": ["01_preprocess"], "03_evaluate": ["01_preprocess"]}
-    monkeypatch.setattr(graph, "NEEDS", {"01_preprocess": [], **first})
+def test_a_notebook_that_many_wait_for_has_all_cores_and_nothing_beside_it(tmp_path, monkeypatch):
+    needs = {"first": [], "awaited": [], **dict.fromkeys("abc", ["awaited"]), "other": []}
+    tasks = {name: {"name": name, "fingerprint": name} for name in needs}
+    monkeypatch.setattr(graph, "NEEDS", needs)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    threads = {}
+    monkeypatch.setattr(execute, "make_tasks", lambda profile: tasks)
+    monkeypatch.setattr(execute, "out_of_date", lambda *_: list(tasks))
+    threads, ended = {}, []
 
     def execute_nothing(task, folder, environment, tell):
         threads[task["name"]] = set(environment.values())
+        assert task["name"] in ("first", "awaited") or "awaited" in ended
+        time.sleep(0.2)
+        ended.append(task["name"])
         return 0.0
 
     monkeypatch.setattr(execute, "execute", execute_nothing)
-    profile = graph.load_profile("small")
+    profile = graph.Profile("small", {name: {} for name in needs})
     execute.bring_up_to_date(profile, tmp_path, 2, lambda *_: None, lambda *_: None)
-    assert threads == {"01_preprocess": {"8"}, "02_train": {"4"}, "03_evaluate": {"4"}}
+    assert sorted(ended) == sorted(needs)
+    assert threads == {name: {"8" if name == "awaited" else "4"} for name in needs}
 
 
 def test_threads_are_capped_and_nothing_else_is_set():
