@@ -2,7 +2,7 @@
 
 from ae_lib import StudyError
 from ae_lib.analysis.latent import neighbours as nearest
-from ae_lib.models import compiler_for
+from ae_lib.models import compiler_for, predict_in_batches
 
 import keras
 import numpy as np
@@ -204,7 +204,7 @@ def tuned_predictions(estimator, grid, x, y, queries, sizes, tune_on=600, folds=
             search = GridSearchCV(estimator, grid, cv=StratifiedKFold(folds), refit=False)
             chosen = search.fit(x[: min(size, tune_on)], y[: min(size, tune_on)]).best_params_
         fitted = clone(estimator).set_params(**chosen).fit(x[:size], y[:size])
-        predictions.append(fitted.predict(queries))
+        predictions.append(predict_in_batches(fitted.predict, queries))  # a kernel takes memory
     return np.array(predictions)
 
 

@@ -36,8 +36,6 @@ THREADS = (
     "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS",  # TensorFlow
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",  # NumPy
 )  # fmt: skip
-
-
 CLEAN = {  # what keeps the user's own configuration out of a kernel
     "MATPLOTLIBRC": os.devnull,
     "MPLBACKEND": "",  # figures go into the notebook
@@ -55,8 +53,7 @@ def say(text):
 def bring_up_to_date(profile, folder, jobs, done, tell):
     """Execute what is out of date in a run's folder; returns the names of these notebooks.
 
-    ``jobs`` notebooks run side by side and share the cores. One that more than as many wait for has
-    them all, and no other is started beside it.
+    ``jobs`` notebooks share the cores; beside one that more than as many wait for none is started.
     ``done(name, seconds)`` is called after each, ``tell(name, text)`` with what each prints.
     `StudyError` has a line for each notebook that failed; no other is started after the first.
     """
@@ -71,7 +68,9 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     try:
         while sorter.is_active() and (running or not failures):
             ready = sorted([*ready, *sorter.get_ready()], key=list(graph.NEEDS).index)
-            while ready and not failures and not any(waiting[n] > jobs for n in running.values()):
+            while ready and len(running) < jobs and not failures:
+                if any(waiting[name] > jobs for name in running.values()):
+                    break
                 name = ready.pop(0)
                 own = threads(cores if waiting[name] > jobs else max(1, cores // jobs))
                 running[pool.submit(execute, tasks[name], folder, own, tell)] = name
@@ -82,9 +81,8 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
                     sorter.done(name)
                 except StudyError as error:
                     failures.append(str(error))
-                    running = {other: n for other, n in running.items() if not other.cancel()}
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown(wait=False)
         while not all(future.done() for future in running):  # interrupted: threads wait for kernels
             _kill_children()
             time.sleep(0.1)

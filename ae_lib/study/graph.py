@@ -16,14 +16,14 @@ PARAMS = FOLDER / "params"
 MODEL = "MODEL"  # stands for the notebook that trains what the parameter ``model`` names
 
 # A line for each notebook: those whose artifacts it reads. Of those that are ready, the first here
-# starts first: 03 for its results, then the two longest, so that no core waits for them at the end.
+# starts first: 03 and 04 for their results, then the longest, lest a core wait for them at the end.
 NEEDS = {
     "01_preprocess": [],
     "02_train": [],
     "03_evaluate": [MODEL, "02_train"],
+    "04_error_maps": [MODEL],
     "09_train_convolutional": ["02_train"],
     "10_denoise": ["02_train", "09_train_convolutional"],
-    "04_error_maps": [MODEL],
     "11_train_variational": [],
     "05_explore_latent_space": [MODEL],
     "06_detect_anomalies": [MODEL],

@@ -74,18 +74,20 @@ def test_a_notebook_has_the_devices_of_its_machine_capped_threads_and_shares_a_g
 
 
 def test_a_notebook_that_many_wait_for_has_all_cores_and_nothing_beside_it(tmp_path, monkeypatch):
-    needs = {"first": [], "awaited": [], **dict.fromkeys("abc", ["awaited"]), "other": []}
+    after = dict.fromkeys("abc", ["awaited"])
+    needs = {"first": [], "awaited": [], "later": ["a"], **after, "other": []}
     tasks = {name: {"name": name, "fingerprint": name} for name in needs}
     monkeypatch.setattr(graph, "NEEDS", needs)
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(execute, "make_tasks", lambda profile: tasks)
     monkeypatch.setattr(execute, "out_of_date", lambda *_: list(tasks))
-    threads, ended = {}, []
+    threads, begun, ended = {}, [], []
 
     def execute_nothing(task, folder, environment, tell):
         threads[task["name"]] = set(environment.values())
+        begun.append(task["name"])
         assert task["name"] in ("first", "awaited") or "awaited" in ended
-        time.sleep(0.2)
+        time.sleep(0.5 if task["name"] == "b" else 0.1)
         ended.append(task["name"])
         return 0.0
 
@@ -93,6 +95,7 @@ def test_a_notebook_that_many_wait_for_has_all_cores_and_nothing_beside_it(tmp_p
     profile = graph.Profile("small", {name: {} for name in needs})
     execute.bring_up_to_date(profile, tmp_path, 2, lambda *_: None, lambda *_: None)
     assert sorted(ended) == sorted(needs)
+    assert begun[4] == "later"  # ready after a, and before c in the order
     assert threads == {name: {"8" if name == "awaited" else "4"} for name in needs}
 
 
