@@ -25,10 +25,10 @@ NEEDS = {
     "09_train_convolutional": ["02_train"],
     "10_denoise": ["02_train", "09_train_convolutional"],
     "11_train_variational": [],
-    "05_explore_latent_space": [MODEL],
-    "06_detect_anomalies": [MODEL],
-    "07_compress_images": [MODEL],
     "08_learn_from_few_labels": [MODEL],
+    "06_detect_anomalies": [MODEL],
+    "05_explore_latent_space": [MODEL],
+    "07_compress_images": [MODEL],
     "15_benchmark": [],
     "12_compare_models": [
         "01_preprocess", "02_train", "03_evaluate", "05_explore_latent_space",
