@@ -18,7 +18,7 @@
 # **What you will learn.** How an encoder and a decoder share the autoencoder's weights; how to read a loss whose floor is not
 # 0; why a flat loss curve does not prove that a network has converged.
 #
-# **What you need.** Nothing but the images; `01_preprocess` shows them. **Time.** Under four minutes on two cores for MNIST,
+# **What you need.** Nothing but the images; `01_preprocess` shows them. **Time.** Under two minutes on two cores for MNIST,
 # 20 seconds for the embedded digits.
 
 # %% [markdown]

@@ -18,7 +18,7 @@
 # **What you will learn.** Which part of the gain over PCA is due to the output and the loss, which to the hidden layers, and
 # which to the training; how many training images an autoencoder needs before it is better than PCA.
 #
-# **What you need.** A trained model, by default that of `02_train`, and its model `scheduled`. **Time.** Two to three minutes
+# **What you need.** A trained model, by default that of `02_train`, and its model `scheduled`. **Time.** Two minutes
 # on one core, nearly all of it for five small trainings.
 
 # %% [markdown]

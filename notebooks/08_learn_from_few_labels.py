@@ -18,7 +18,7 @@
 # **What you will learn.** How much an encoder that was trained without labels helps, how much of the gain comes from the codes and
 # how much from the graph, and why a result from one draw of labels means little.
 #
-# **What you need.** A trained model, by default that of `02_train`. **Time.** Five minutes on one core.
+# **What you need.** A trained model, by default that of `02_train`. **Time.** Four minutes on one core.
 
 # %% [markdown]
 # ## Parameters

@@ -51,7 +51,7 @@ def folder(project):
     return project / "reports" / "small"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # its event loop would stop other modules from running one
 def browser():
     """An installed Chromium, in which tests open pages; without one they are skipped."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
