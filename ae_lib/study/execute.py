@@ -53,7 +53,8 @@ def say(text):
 def bring_up_to_date(profile, folder, jobs, done, tell):
     """Execute what is out of date in a run's folder; returns the names of these notebooks.
 
-    ``jobs`` notebooks share the cores; beside one that more than as many wait for none is started.
+    ``jobs`` notebooks share the cores. One that more than as many wait for has them all, and no
+    other is started beside it.
     ``done(name, seconds)`` is called after each, ``tell(name, text)`` with what each prints.
     `StudyError` has a line for each notebook that failed; no other is started after the first.
     """
@@ -64,15 +65,14 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     sorter.prepare()
     jobs, cores = max(1, min(jobs, len(stale))), os.cpu_count() or 1
     waiting = Counter(need for needs in profile.needs.values() for need in needs)
+    awaited = {name for name, count in waiting.items() if count > jobs}
     pool, running, failures, ready = ThreadPoolExecutor(jobs), {}, [], []
     try:
         while sorter.is_active() and (running or not failures):
             ready = sorted([*ready, *sorter.get_ready()], key=list(graph.NEEDS).index)
-            while ready and len(running) < jobs and not failures:
-                if any(waiting[name] > jobs for name in running.values()):
-                    break
+            while ready and len(running) < jobs and not (failures or awaited & {*running.values()}):
                 name = ready.pop(0)
-                own = threads(cores if waiting[name] > jobs else max(1, cores // jobs))
+                own = threads(cores if name in awaited else max(1, cores // jobs))
                 running[pool.submit(execute, tasks[name], folder, own, tell)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
