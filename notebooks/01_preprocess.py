@@ -79,7 +79,12 @@ table.rename_axis(columns=images.title)
 # An image that occurs in two splits would let a model be tested on what it was trained on. How many exact copies are there?
 
 # %%
-contents = {split: {image.tobytes() for image in x} for split, x in splits.items()}
+pixels = {
+    "training": images.pixels_train,
+    "validation": images.pixels_val,
+    "test": images.pixels_test,
+}
+contents = {split: {image.tobytes() for image in x} for split, x in pixels.items()}
 for first, second in [("training", "test"), ("training", "validation"), ("validation", "test")]:
     print(f"images in both {first} and {second}: {len(contents[first] & contents[second])}")
 
@@ -94,7 +99,7 @@ sample = {}
 for number, name in list(enumerate(images.classes))[:shown_classes]:
     members = np.flatnonzero(images.y_train == number)
     chosen = rng.choice(members, min(per_class, len(members)), replace=False)
-    sample[str(name)] = images.x_train[chosen]
+    sample[str(name)] = splits["training"][chosen]
 
 # %%
 count = sum(map(len, sample.values()))
@@ -138,10 +143,17 @@ run.show("01_class_balance", figure)
 # How much of an image is empty, how much is full, and how much is grey? The share of grey pixels decides how low the loss
 # can get, as the last section shows.
 
+
 # %%
-x = images.x_train
-kinds = {"empty (0)": x == 0, "grey": (x > 0) & (x < 1), "full (1)": x == 1}
-pixel_shares = pd.Series({kind: mask.mean() for kind, mask in kinds.items()})
+def count_levels(pixels):
+    """How many pixels have each of the intensities 0 to 255."""
+    return sum(np.bincount(image, minlength=256) for image in pixels)
+
+
+levels = {split: count_levels(pixels[split]) for split in ("training", "validation")}
+empty, *grey, full = levels["training"]
+pixel_shares = pd.Series({"empty (0)": empty, "grey": sum(grey), "full (1)": full})
+pixel_shares /= pixel_shares.sum()
 pixel_shares.to_frame("share of pixels").rename_axis(columns=images.title).round(4)
 
 # %% [markdown]
@@ -149,13 +161,15 @@ pixel_shares.to_frame("share of pixels").rename_axis(columns=images.title).round
 # so training and validation images are taken together here.
 
 # %%
-everything = np.concatenate([images.x_val, images.x_train])
-mean, std = everything.mean(dtype="float64"), everything.std(dtype="float64")
-empty = (everything.max(axis=0) == 0).sum()
+intensities, total = np.arange(256) / 255, levels["training"] + levels["validation"]
+mean = np.average(intensities, weights=total)
+std = np.sqrt(np.average(np.square(intensities - mean), weights=total))
+inked = pixels["training"].any(axis=0) | pixels["validation"].any(axis=0)
 print(f"mean {mean:.4f} and standard deviation {std:.4f}")
-print(f"pixels that are empty in all training and validation images: {empty} of {images.pixels}")
+print(f"pixels that are empty in all these images: {(~inked).sum()} of {images.pixels}")
 
 # %%
+x = splits["training"]
 caption = (
     f"Figure 1.3. {images.title}: {(x.max(axis=0) == 0).sum()} pixels are empty in every image of the training set, and "
     f"{(x.std(axis=0) > 0.3).sum()} have a standard deviation above 0.3. Left: the mean training image, right: the standard "

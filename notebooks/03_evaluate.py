@@ -148,7 +148,8 @@ def train(autoencoder, pixels, n_epochs, rate, loss="binary_crossentropy"):
     steps = n_epochs * math.ceil(len(pixels) / batch)
     decay = keras.optimizers.schedules.CosineDecay(rate, steps)
     settings = training.Settings(n_epochs, batch, decay, seed, compiler, loss)
-    watched, folder = images.pixels_val[:1000], run.folder / "checkpoints"  # nothing is chosen here
+    watched = images.pixels_val[: training.VALIDATION_BATCH]  # nothing is chosen here
+    folder = run.folder / "checkpoints"
     training.fit(autoencoder, pixels, watched, settings, checkpoint_folder=folder)
     return autoencoder
 

@@ -129,20 +129,32 @@ def fit_scores(encode, decode, x_train):
 
 # %%
 pca_name, chosen_name = f"PCA-{latent_dim}", f"chosen PCA-{pca_components}"
-unused = ["squared error", "k-NN distance", "Mahalanobis distance"]  # of the chosen PCA
+
+
+def fit_pca(components, x_train):
+    return PCA(min(components, *x_train.shape), svd_solver="covariance_eigh").fit(x_train)
+
+
+def fit_relative_error(pca):
+    def score(x):
+        y = pca.inverse_transform(pca.transform(x))
+        return pd.DataFrame({"relative error": anomaly.relative_error(x, y, images.shape, sigma)})
+
+    return score
+
+
+# %%
 
 
 def fit_detectors(network, x_train):
     encode = partial(models.predict_in_batches, network.encoder)
     decode = partial(models.predict_in_batches, network.decoder)
+    pca, distance = fit_pca(latent_dim, x_train), knn_distance(x_train)
     scores = {model: fit_scores(encode, decode, x_train)}
-    for name, count in ((pca_name, latent_dim), (chosen_name, pca_components)):
-        pca = PCA(min(count, *x_train.shape), svd_solver="covariance_eigh").fit(x_train)
-        scores[name] = fit_scores(pca.transform, pca.inverse_transform, x_train)
-    distance = knn_distance(x_train)
+    scores[pca_name] = fit_scores(pca.transform, pca.inverse_transform, x_train)
+    scores[chosen_name] = fit_relative_error(fit_pca(pca_components, x_train))
     scores["pixels"] = lambda x: pd.DataFrame({"k-NN distance": distance(x)})
-    drop = [(chosen_name, name) for name in unused]
-    return lambda x: pd.concat({n: s(x) for n, s in scores.items()}, axis=1).drop(columns=drop)
+    return lambda x: pd.concat({name: score(x) for name, score in scores.items()}, axis=1)
 
 
 # %% [markdown]
@@ -217,8 +229,6 @@ damaged = {}
 for kind, strength in anomaly.middle_strengths(images.shape).items():
     damaged[kind] = anomaly.corrupt(x_test[part], images.shape, kind, strength, seed)
 kinds = [kind.replace("_", " ") for kind in damaged]
-
-# %%
 first = np.stack([x[0] for x in damaged.values()])
 changed = np.abs(first - x_test[part[0]])
 rows = {"corrupted": first, "what changed": changed}

@@ -166,7 +166,8 @@ settings["residual"] = cosine_settings(residual_epochs, residual_learning_rate)
 
 # %% tags=["nbval-ignore-output"]
 measured, task = {}, training.Denoise(most=most_noise)
-watched, checkpoints = images.pixels_val[:1000], run.folder / "checkpoints"  # nothing is chosen
+watched = images.pixels_val[: training.VALIDATION_BATCH]  # nothing is chosen here
+checkpoints = run.folder / "checkpoints"
 for name, network in networks.items():
     start = time.perf_counter()
     training.fit(network, images.pixels_train, watched, settings[name], (), checkpoints, task)

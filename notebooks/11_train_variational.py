@@ -89,7 +89,8 @@ images
 # %% tags=["nbval-ignore-output"]
 grey = {"training": images.x_train, "validation": images.x_val, "test": images.x_test}
 binary = {split: variational.binarised(x, [seed, n]) for n, (split, x) in enumerate(grey.items())}
-x_train, x_val, x_test = grey.values()
+x_val, x_test = grey["validation"], grey["test"]
+del grey  # the training images take most of the memory
 chosen = images.examples(seed)
 pd.Series({split: x.mean() for split, x in binary.items()}, name="share of ones").to_frame()
 
@@ -113,7 +114,7 @@ def fit(model, epochs, task):
     steps = epochs * -(-len(images.y_train) // batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     settings = training.Settings(epochs, batch_size, schedule, seed, compiler)
-    pixels = images.pixels_train, images.pixels_val[:1000]  # the latter nobody looks at
+    pixels = images.pixels_train, images.pixels_val[: training.VALIDATION_BATCH]
     training.fit(model.autoencoder, *pixels, settings, (), run.folder / "checkpoints", task)
 
 
@@ -178,7 +179,7 @@ run.show(
 
 
 # %% tags=["nbval-ignore-output"]
-sizes = [1, *sorted({min(k, len(x_train)) for k in components})]
+sizes = [1, *sorted({min(k, len(images.y_train)) for k in components})]
 mixtures = {k: variational.fit_mixture(binary["training"], k, iterations, seed) for k in sizes}
 validation = {k: -m.log_likelihood(binary["validation"]).mean() for k, m in mixtures.items()}
 best = min(sizes, key=validation.get)
@@ -301,7 +302,7 @@ run.show("11_reconstructions", figures.image_rows(rows, images.shape, caption))
 # %%
 rng, count = np.random.default_rng(seed), min(generated, len(x_test), len(x_val))
 new = {"vae": models.predict_in_batches(vae.decoder, rng.standard_normal((count, latent_dim)))}
-codes = models.predict_in_batches(plain.encoder, x_train)
+codes = models.predict_in_batches(plain.encoder, images.x_train)
 mean, covariance = codes.mean(axis=0), np.atleast_2d(np.cov(codes, rowvar=False))
 fitted_codes = rng.multivariate_normal(mean, covariance, count, method="cholesky")
 new["plain"] = models.predict_in_batches(plain.decoder, fitted_codes)
@@ -314,7 +315,7 @@ new["plain"] = models.predict_in_batches(plain.decoder, fitted_codes)
 
 # %% tags=["nbval-ignore-output"]
 def realism(x):
-    distances, nearest = latent.neighbours(x_train, x, neighbour_count)
+    distances, nearest = latent.neighbours(images.x_train, x, neighbour_count)
     return distances[:, 0] ** 2, latent.purity(images.y_train, nearest)
 
 
@@ -357,11 +358,14 @@ def scores(x):
     return np.stack([bound, bound - variational.code_length(sampled), errors], axis=1)
 
 
-altered = {"blank": np.zeros_like(x_test)}
-for kind, strength in anomaly.middle_strengths(images.shape).items():
-    altered[kind] = anomaly.corrupt(x_test, images.shape, kind, strength, seed)
+def altered():  # one kind in memory at a time
+    yield "blank", np.zeros_like(x_test)
+    for kind, strength in anomaly.middle_strengths(images.shape).items():
+        yield kind, anomaly.corrupt(x_test, images.shape, kind, strength, seed)
+
+
 normal = scores(x_test)
-areas = {kind: anomaly.paired_auroc(normal, scores(x)) for kind, x in altered.items()}
+areas = {kind: anomaly.paired_auroc(normal, scores(x)) for kind, x in altered()}
 table = {kind: map(metrics.interval, area.T) for kind, area in areas.items()}
 columns = ["−ELBO", "−ELBO minus compressed length", "squared error"]
 pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis(columns="AUROC by score")
@@ -390,6 +394,7 @@ run.show("11_probable_images", figures.image_rows(rows, images.shape, caption))
 
 
 # %% tags=["nbval-ignore-output", "classes"]
+del binary["training"]  # room for ten networks
 classes = images.everywhere
 sets = [images.pixels_train[images.y_train == k] for k in classes]
 settings = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler

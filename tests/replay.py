@@ -39,8 +39,9 @@ def pytest_collectstart(collector):
 
 
 def pytest_collection_modifyitems(items):
-    """Replay in the order in which the study executes, the longest early."""
-    items.sort(key=lambda item: list(graph.NEEDS).index(item.path.stem))
+    """Replay what waits for nothing first, then in the study's order, the longest early."""
+    order = sorted(graph.NEEDS, key=lambda name: bool(graph.NEEDS[name]))
+    items.sort(key=lambda item: order.index(item.path.stem))
 
 
 @pytest.hookimpl(tryfirst=True)
