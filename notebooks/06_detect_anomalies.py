@@ -18,7 +18,7 @@
 # **What you will learn.** What a threshold can guarantee and what it cannot; how much of a detector's success belongs to the
 # model and how much to the score.
 #
-# **What you need.** A trained model, by default that of `02_train`; networks like it are trained here. **Time.** Four minutes
+# **What you need.** A trained model, by default that of `02_train`; networks like it are trained here. **Time.** Three minutes
 # on one core for MNIST, half a minute for the embedded digits.
 
 # %% [markdown]

@@ -17,7 +17,7 @@
 # **What you will learn.** How to build and train a convolutional autoencoder in Keras; how to separate the effect of an
 # architecture from the effects of a schedule and of a size that usually change with it.
 #
-# **What you need.** The models `dense` and `scheduled` of `02_train`. **Time.** Thirteen minutes on one core, two thirds of it
+# **What you need.** The models `dense` and `scheduled` of `02_train`. **Time.** Twelve minutes on one core, two thirds of it
 # for the convolutional networks; half a minute for the embedded digits.
 
 # %% [markdown]

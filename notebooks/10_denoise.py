@@ -18,7 +18,7 @@
 # **What you will learn.** Why a linear regression fitted to the same images is the baseline for a learned denoiser; what a
 # bottleneck costs where there is little noise; how a network without a bottleneck predicts a correction to the noisy image.
 #
-# **What you need.** The model `scheduled` of `02_train`, and `09_train_convolutional` for its measures. **Time.** Six minutes
+# **What you need.** The model `scheduled` of `02_train`, and `09_train_convolutional` for its measures. **Time.** Five minutes
 # on one core, half of it for the network without a bottleneck; half a minute for the embedded digits.
 
 # %% [markdown]

@@ -19,7 +19,7 @@
 # **What you will learn.** What the evidence lower bound is and how tight it is; why the VAE leaves latent units unused; why a
 # high probability does not mean that an image is normal.
 #
-# **What you need.** Nothing but the images; `02_train` explains the plain autoencoder. **Time.** Sixteen minutes on one
+# **What you need.** Nothing but the images; `02_train` explains the plain autoencoder. **Time.** Fifteen minutes on one
 # core for MNIST, two thirds of it for training; a minute for the embedded digits.
 
 # %% [markdown]
