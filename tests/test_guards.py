@@ -119,7 +119,9 @@ def test_reference_is_complete(profile):
               for score in ("sse", "ssim", "linear_probe_accuracy")}  # fmt: skip
     names |= {f"oneclass.{detector}.auroc_mean" for detector in
               ("dense_mse", "dense_relative", "pca_mse", "pca_chosen_relative", "pixels_knn",
-               "wide_mse", "wide_relative", "vae_elbo", "vae_relative")}  # fmt: skip
+               "vae_elbo", "vae_relative")}  # fmt: skip
+    if profile == "mnist":  # ten more networks would take too long where a quick run is wanted
+        names |= {"oneclass.wide_mse.auroc_mean", "oneclass.wide_relative.auroc_mean"}
     names |= {"dense.val.bce", "data.test.entropy_floor", "vae.test.nll", "vae.test.negative_elbo"}
     assert names - set(published) == set()
     assert len(published) <= 250
