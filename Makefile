@@ -58,11 +58,11 @@ times: $(READY) ## where the seconds of a run went, by notebook and section (PRO
 sweep: $(READY) ## execute a grid of runs (SWEEP=smoke|seeds|latent_size|bottleneck|yours, SCHEDULER=tcp://…)
 	@$(STUDY) sweep $(or $(SWEEP),smoke) $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 
-test: $(READY) ## style, rooms, library, guards, golden notebooks: no network, no MNIST
+test: $(READY) ## style, rooms, library, guards, golden notebooks: no network, no MNIST (COVERAGE=1 measures what they reach)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(TESTS) tests --dist worksteal --cov --cov-report=term
+	$(TESTS) tests --dist worksteal $(if $(COVERAGE),--cov --cov-report=term)
 	$(REPLAY) --nbval-cell-timeout=600 tests/golden $(wildcard notebooks/13_*.ipynb notebooks/14_*.ipynb)
 
 validate: $(READY) ## replay the MNIST notebooks, check the published models, resume a killed training: needs MNIST (WITHOUT="09 10 12")
