@@ -44,8 +44,9 @@ filters: list = [32, 64]  # of the convolutions of the residual network
 batch_size: int = 64  # images per step, as for scheduled in 02_train
 epochs: int = 20  # of denoising, as for scheduled
 learning_rate: float = 0.002  # of denoising at the start, as for scheduled; it falls to 0 along a cosine
-residual_epochs: int = 8  # of residual; about the time of conv's 14 in 09_train_convolutional
-residual_learning_rate: float = 0.0045  # of residual at the start, as for conv
+residual_epochs: int = 6  # of residual; about the time of conv's 10 in 09_train_convolutional
+residual_learning_rate: float = 0.006  # of residual at its highest, as for conv
+residual_warm_up: float = 0.2  # share of residual's steps in which its learning rate rises, as for conv
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
 
 # What codes are good for, as in 09_train_convolutional
@@ -155,14 +156,17 @@ pd.Series({name: n.count_params() for name, n in networks.items()}, name="parame
 
 
 # %%
-def cosine_settings(epochs, learning_rate):
+def cosine_settings(epochs, learning_rate, warm_up=0):
     steps = epochs * -(-len(images.y_train) // batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    rising = int(warm_up * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 20, steps - rising, warmup_target=learning_rate, warmup_steps=rising
+    )
     return training.Settings(epochs, batch_size, schedule, seed, compiler)
 
 
 settings = {"denoising": cosine_settings(epochs, learning_rate)}
-settings["residual"] = cosine_settings(residual_epochs, residual_learning_rate)
+settings["residual"] = cosine_settings(residual_epochs, residual_learning_rate, residual_warm_up)
 
 # %% tags=["nbval-ignore-output"]
 measured, task = {}, training.Denoise(most=most_noise)

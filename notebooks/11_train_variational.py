@@ -19,7 +19,7 @@
 # **What you will learn.** What the evidence lower bound is and how tight it is; why the VAE leaves latent units unused; why a
 # high probability does not mean that an image is normal.
 #
-# **What you need.** Nothing but the images; `02_train` explains the plain autoencoder. **Time.** Fifteen minutes on one
+# **What you need.** Nothing but the images; `02_train` explains the plain autoencoder. **Time.** Ten minutes on one
 # core for MNIST, two thirds of it for training; a minute for the embedded digits.
 
 # %% [markdown]
@@ -36,11 +36,12 @@ seed: int = 0  # of the weights, the binary images, the minibatches and all samp
 hidden: list = [500, 500]  # units of the encoder's hidden layers; the decoder mirrors them
 latent_dim: int = 40  # as in Rezende and Mohamed (2015); units that carry too little information stay unused
 beta: float = 1.0  # weight of the KL term; 1 gives the ELBO, much more makes all units unused
-epochs: int = 60  # passes over the training images; 5 for a quick look
+epochs: int = 40  # passes over the training images; 5 for a quick look
 batch_size: int = 128  # images per step
-learning_rate: float = 0.001  # of Adam at the start; it falls to 0 along a cosine
+learning_rate: float = 0.002  # of Adam at its highest; it then falls to 0 along a cosine
+warm_up: float = 0.3  # share of the steps in which the learning rate rises, from a twentieth of its highest
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
-plain_epochs: int = 60  # for the plain autoencoder with the same layers; as many as the VAE has
+plain_epochs: int = 40  # for the plain autoencoder with the same layers; as many as the VAE has
 
 # Likelihood
 elbo_samples: int = 10  # codes per image, for the ELBO
@@ -107,12 +108,20 @@ pd.Series({split: x.mean() for split, x in binary.items()}, name="share of ones"
 # information the code may carry about its image. The sum is an upper bound on the negative log-likelihood (NLL), −log p(x), in
 # nats per image (Kingma and Welling 2014). Without the KL term and the sampling, this would be a plain autoencoder. After
 # training, the mean is the code.
+#
+# The learning rate rises slowly at first, and then falls to 0 along a cosine. A unit must lower the reconstruction error soon, or
+# its KL term drives its posterior to the prior, from where it seldom returns. On MNIST's validation images, with one seed each,
+# the highest rate from the start left 12 units in use and an NLL 2.5 nats higher than the slow rise, which left 21. What is given
+# up: 60 epochs from 0.001 without a rise end with a negative ELBO 0.3 nats lower, though with an NLL 0.2 nats higher.
 
 
 # %%
 def fit(model, epochs, task):
     steps = epochs * -(-len(images.y_train) // batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    rising = int(warm_up * steps)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 20, steps - rising, warmup_target=learning_rate, warmup_steps=rising
+    )
     settings = training.Settings(epochs, batch_size, schedule, seed, compiler)
     pixels = images.pixels_train, images.pixels_val[: training.VALIDATION_BATCH]
     training.fit(model.autoencoder, *pixels, settings, (), run.folder / "checkpoints", task)
@@ -249,7 +258,7 @@ print(f"All {latent_dim} latent units are active:", bool(active.all()))
 # ## Reconstruct with as many units
 #
 # What does the VAE lose? An autoencoder that uses 40 latent dimensions would be an unfair rival to a VAE that uses 16. The
-# rival here is a **plain autoencoder** with the same layers and the same learning rate with cosine decay, and with as many latent
+# rival here is a **plain autoencoder** with the same layers and the same schedule, and with as many latent
 # dimensions as the VAE has active units. It is trained on the grey images, without KL term and without sampling, and for
 # as many epochs.
 
@@ -374,10 +383,8 @@ pd.DataFrame.from_dict(table, orient="index", columns=columns).rename_axis(colum
 nll, ones = measured["vae.test.nll"], binary["test"].sum(axis=1)
 order = np.argsort(nll)
 rows = {"most probable": x_test[order[:10]], "least probable": x_test[order[-10:]]}
-caption = (
-    f"Figure 11.5. {images.title}: the most probable test images, at {nll[order[:10]].mean():.0f} nats, and the least probable, "
-    f"at {nll[order[-10:]].mean():.0f}. The rank correlation of the NLL with an image's number of ink pixels is {spearmanr(nll, ones).statistic:.2f}."
-)
+ends = f"the most probable test images, at {nll[order[:10]].mean():.0f} nats, and the least probable, at {nll[order[-10:]].mean():.0f}"
+caption = f"Figure 11.5. {images.title}: {ends}. The rank correlation of the NLL with an image's number of ink pixels is {spearmanr(nll, ones).statistic:.2f}."
 run.show("11_probable_images", figures.image_rows(rows, images.shape, caption))
 
 # %% [markdown]
