@@ -151,7 +151,7 @@ pd.DataFrame(parts).T.rename_axis(columns=f"{images.title}, nats per image [95 %
 
 # %% [markdown]
 # The reconstruction error is much the larger part. The training images and the others were sampled in the same way, so a smaller
-# −ELBO for the training images is overfitting. On MNIST there is a little: 92 nats on training images and about 93 on
+# −ELBO for the training images is overfitting. On MNIST there is a little: 92 nats on training images and 93 to 94 on
 # validation and test images.
 #
 # ## Estimate the likelihood
