@@ -149,6 +149,7 @@ def run_trial(trial, with_models=False):
     key, error = sha256_of([profile, trial.point, trial.environment]), ""
     work = Path(tempfile.gettempdir(), f"trial-{key[:16]}")
     work.mkdir(exist_ok=True)
+    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)  # Dask's would make convolutions half as fast
     folder = work / "reports" / profile
     with FileLock(work / ".lock"):  # another sweep on this machine may have the same trial
         try:
@@ -250,8 +251,7 @@ def _execute_on(client, task, trials, total, folder):
     from distributed import as_completed
 
     # Keys are of this run alone, since a scheduler gives the result that it has for a key. They
-    # begin alike and are submitted together, so that Dask takes them for one group, which it keeps
-    # in a queue until a worker is free.
+    # begin alike and are submitted together: one group, which Dask queues until a worker is free.
     run = uuid.uuid4().hex[:8]
     keys = {f"trial-{trial.name}-{run}": trial for trial in trials}
     done, commit = total - len(trials), execute.git_commit()
