@@ -42,7 +42,9 @@ CLEAN = {  # what keeps the user's own configuration out of a kernel
     "PYTHONSTARTUP": "",
     "PYTHONUTF8": "1",
     "JUPYTER_PREFER_ENV_PATH": "1",  # the environment's kernelspec, not one of the user's
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # or a first notebook would take all of a GPU's memory
 }
+FOREIGN = "JUPYTER_PATH", "MALLOC_TRIM_THRESHOLD_"  # of Dask: convolutions would take twice as long
 
 
 def say(text):
@@ -140,10 +142,9 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
     fixed = {
         "AE_REPORTS_DIR": str(folder.parent),
         MAY_READ: ",".join(task["needed"]),
-        # Otherwise a first notebook would take all of a GPU's memory from its neighbours.
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
-    os.environ.pop("JUPYTER_PATH", None)
+    for variable in FOREIGN:
+        os.environ.pop(variable, None)
     os.environ.update(CLEAN)
     place = graph.FOLDER if graph.FOLDER.is_dir() else folder  # the latter on another machine
     kernel = {"env": {**os.environ, **environment, **fixed}, "cwd": place}

@@ -149,7 +149,6 @@ def run_trial(trial, with_models=False):
     key, error = sha256_of([profile, trial.point, trial.environment]), ""
     work = Path(tempfile.gettempdir(), f"trial-{key[:16]}")
     work.mkdir(exist_ok=True)
-    os.environ.pop("MALLOC_TRIM_THRESHOLD_", None)  # Dask's would make convolutions half as fast
     folder = work / "reports" / profile
     with FileLock(work / ".lock"):  # another sweep on this machine may have the same trial
         try:

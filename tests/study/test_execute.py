@@ -124,6 +124,7 @@ print(json.dumps({
     "epsilon": keras.config.epsilon(),
     "startup": "startup" in globals(),
     "text": open(os.devnull).encoding,
+    "trims": "MALLOC_TRIM_THRESHOLD_" in os.environ,
 }))
 """
 CLEAN = {
@@ -135,6 +136,7 @@ CLEAN = {
     "epsilon": 1e-7,
     "startup": False,
     "text": "utf-8",
+    "trims": False,
 }
 
 
@@ -163,6 +165,7 @@ def configured_home(tmp_path, monkeypatch):
         "KERAS_BACKEND": "jax",
         "KERAS_HOME": home / ".keras",
         "LC_ALL": "C",
+        "MALLOC_TRIM_THRESHOLD_": "65536",  # as in a worker of Dask
         "MATPLOTLIBRC": home / ".config/matplotlib/matplotlibrc",
         "MPLBACKEND": "Agg",
         "PYTHONCOERCECLOCALE": "0",
