@@ -182,15 +182,9 @@ class Reproduction:
         import pandas as pd
 
         compared = {name: value for name, value in metrics.items() if name in reference}
-        self.table = pd.DataFrame(
-            [
-                (value, *(reference[n][k] for k in ("value", "tolerance")))
-                for n, value in compared.items()
-            ],
-            columns=["measured", "reference", "tolerance"],
-            index=pd.Index(compared, name="metric"),
-            dtype="float64",
-        )
+        rows = [(v, reference[n]["value"], reference[n]["tolerance"]) for n, v in compared.items()]
+        columns, index = ["measured", "reference", "tolerance"], pd.Index(compared, name="metric")
+        self.table = pd.DataFrame(rows, index, columns, dtype="float64")
         distance = (self.table["measured"] - self.table["reference"]).abs()
         self.table["within"] = distance <= self.table["tolerance"]
         self.has_reference, self.claims = bool(reference), judged

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ae_lib import StudyError
 from ae_lib.checkpoint import Checkpoint, configuration_of
@@ -21,12 +21,29 @@ fold_in = tf.random.experimental.stateless_fold_in
 
 
 @dataclass(frozen=True)
+class Cosine:
+    """A learning rate that falls to 0 along a cosine, until the last step of a training.
+
+    Loshchilov and Hutter, "SGDR", ICLR 2017, without the restarts.
+    """
+
+    highest: float
+    warm_up: float = 0.0  # share of the steps in which it rises, from a twentieth of the highest
+
+    def over(self, steps):
+        """Return the schedule for so many steps, as Keras's optimizers take it."""
+        rising, decay = int(self.warm_up * steps), keras.optimizers.schedules.CosineDecay
+        start, after = self.highest / 20, {"warmup_target": self.highest, "warmup_steps": rising}
+        return decay(start, steps - rising, **after)
+
+
+@dataclass(frozen=True)
 class Settings:
     """How to train; the defaults are the study's."""
 
     epochs: int = 50  # at least 1
     batch_size: int = 256  # images per step of Adam, at least 1; the last batch may be smaller
-    learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 1e-3  # counts steps
+    learning_rate: float | Cosine | keras.optimizers.schedules.LearningRateSchedule = 1e-3
     seed: int = 0  # at least 0; of the order of the images and of the task's random numbers
     compiler: str = "auto"  # "xla" or "none", which round differently, or as `compiler_for` says
     loss: str = "binary_crossentropy"  # or "mean_squared_error"
@@ -38,20 +55,18 @@ class Settings:
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
         if self.seed >= 2**31:
             raise StudyError(f"seed is {self.seed}; expected less than 2³¹: choose a smaller one.")
-        rate, schedules = self.learning_rate, keras.optimizers.schedules
-        if not isinstance(rate, schedules.LearningRateSchedule) and not 0 < rate < np.inf:
+        rate = self.learning_rate
+        highest, warm_up = (rate.highest, rate.warm_up) if isinstance(rate, Cosine) else (rate, 0)
+        if not callable(rate) and not (0 < highest < np.inf and 0 <= warm_up < 1):
             raise StudyError(
-                f"learning_rate is {rate!r}; expected a number above 0 or a schedule: change it."
+                f"learning_rate is {rate!r}; expected a number above 0, with a warm-up of at least "
+                "0 and below 1, or a schedule: change it."
             )
-        if self.compiler not in ("auto", "xla", "none"):
-            raise StudyError(
-                f"compiler is {self.compiler!r}; expected 'auto', 'xla' or 'none': change it."
-            )
-        if self.loss not in ("binary_crossentropy", "mean_squared_error"):
-            raise StudyError(
-                f"loss is {self.loss!r}; expected 'binary_crossentropy' or 'mean_squared_error': "
-                "change it."
-            )
+        losses = "binary_crossentropy", "mean_squared_error"
+        for name, known in (("compiler", ("auto", "xla", "none")), ("loss", losses)):
+            if (value := getattr(self, name)) not in known:
+                expected = " or ".join(map(repr, known))
+                raise StudyError(f"{name} is {value!r}; expected {expected}: change it.")
 
 
 @dataclass(frozen=True)
@@ -152,6 +167,9 @@ def fit(model, x_train, x_val, settings, callbacks=(), checkpoint_folder=None, t
     """
     callbacks = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else [*callbacks]
     _check(model, x_train, x_val, settings)
+    if isinstance(settings.learning_rate, Cosine):
+        steps = settings.epochs * -(-len(x_train) // settings.batch_size)
+        settings = replace(settings, learning_rate=settings.learning_rate.over(steps))
     keras.utils.set_random_seed(settings.seed)
     compiler = compiler_for(model) if settings.compiler == "auto" else settings.compiler
     optimizer = keras.optimizers.Adam(settings.learning_rate)
@@ -202,19 +220,15 @@ def _check(model, x_train, x_val, settings):
                 f"{name} is {kind}; expected a NumPy array of shape (n, {sides}) with n of at "
                 "least 1: convert it."
             )
+        if x.dtype not in ("uint8", "float32"):
+            raise StudyError(f"{name} is {x.dtype}; expected uint8 or float32: convert it.")
+        if x.dtype == np.float32:
+            check_range(x)
     if settings.batch_size > len(x_train):
         raise StudyError(
             f"batch_size is {settings.batch_size}; expected at most {len(x_train)}, the number of "
             "training images: lower it."
         )
-    if not {x_train.dtype, x_val.dtype} <= {np.dtype("uint8"), np.dtype("float32")}:
-        raise StudyError(
-            f"The images are {x_train.dtype} and {x_val.dtype}; expected uint8 or float32: "
-            "convert them."
-        )
-    for x in (x_train, x_val):
-        if x.dtype == np.float32:
-            check_range(x)
 
 
 def _fits(shape, expected):

@@ -157,10 +157,9 @@ seconds = {"dense": time.perf_counter() - started}  # after a resume, of the rem
 # conclusion could depend on how well the network was trained.
 
 # %%
-steps = scheduled_epochs * math.ceil(len(images.y_train) / scheduled_batch_size)
-decay = keras.optimizers.schedules.CosineDecay(scheduled_learning_rate, steps)
+cosine = training.Cosine(scheduled_learning_rate)
 settings["scheduled"] = training.Settings(
-    scheduled_epochs, scheduled_batch_size, decay, seed, compiler
+    scheduled_epochs, scheduled_batch_size, cosine, seed, compiler
 )
 
 # %% tags=["nbval-ignore-output"]
@@ -182,14 +181,24 @@ for name, history in histories.items():
 # losses are measured again with the final weights. Second, the BCE floor is the entropy of the grey pixels (`01_preprocess`),
 # which may differ between splits and data sets. Losses are therefore compared by their excess BCE.
 
+
 # %%
-splits = {"train": images.x_train, "val": x_val}
-entropies = {split: metrics.entropy(x) for split, x in splits.items()}
-excess = {}
-for name, autoencoder in autoencoders.items():
-    for split, x in splits.items():
-        reconstructed = models.predict_in_batches(autoencoder, x)
-        excess[f"{name}.{split}.excess_bce"] = metrics.bce(x, reconstructed) - entropies[split]
+def in_parts(pixels):  # as floats, many images would take gigabytes at once
+    return map(data.as_flat_images, np.array_split(pixels, -(-len(pixels) // 10_000)))
+
+
+def losses(autoencoder, pixels):
+    parts = ((x, models.predict_in_batches(autoencoder, x)) for x in in_parts(pixels))
+    return np.concatenate([metrics.bce(*part) for part in parts])
+
+
+splits = {"train": images.pixels_train, "val": images.pixels_val}
+entropies = {s: np.concatenate([*map(metrics.entropy, in_parts(p))]) for s, p in splits.items()}
+excess = {
+    f"{name}.{split}.excess_bce": losses(autoencoder, pixels) - entropies[split]
+    for name, autoencoder in autoencoders.items()
+    for split, pixels in splits.items()
+}
 
 # %% tags=["nbval-ignore-output"]
 intervals = {name: metrics.interval(values) for name, values in excess.items()}
@@ -266,7 +275,7 @@ pd.DataFrame(verdicts, facts.columns).replace({True: "yes", False: "no"}).T
 # The baseline is a model that returns the mean training image for every input.
 
 # %%
-reconstructions = {"mean": np.broadcast_to(images.x_train.mean(axis=0), x_val.shape)}
+reconstructions = {"mean": np.broadcast_to(images.pixels_train.mean(axis=0) / 255, x_val.shape)}
 for name, autoencoder in autoencoders.items():
     reconstructions[name] = models.predict_in_batches(autoencoder, x_val)
 measured = dict(excess)

@@ -61,7 +61,6 @@ epsilons: list = [
 # ## Load the images and the models
 
 # %%
-import math
 
 from ae_lib import StudyError, data, figures, metrics, models, training
 from ae_lib.run import Run
@@ -144,10 +143,8 @@ val_bce.rename_axis("ε").to_frame("validation BCE / nats per pixel").round(4)
 
 # %%
 def train(autoencoder, pixels, n_epochs, rate, loss="binary_crossentropy"):
-    batch = min(batch_size, len(pixels))
-    steps = n_epochs * math.ceil(len(pixels) / batch)
-    decay = keras.optimizers.schedules.CosineDecay(rate, steps)
-    settings = training.Settings(n_epochs, batch, decay, seed, compiler, loss)
+    batch, cosine = min(batch_size, len(pixels)), training.Cosine(rate)
+    settings = training.Settings(n_epochs, batch, cosine, seed, compiler, loss)
     watched = images.pixels_val[: training.VALIDATION_BATCH]  # nothing is chosen here
     folder = run.folder / "checkpoints"
     training.fit(autoencoder, pixels, watched, settings, checkpoint_folder=folder)

@@ -294,12 +294,13 @@ caught_others
 # %% tags=["nbval-ignore-output", "classes"]
 classes = images.everywhere
 task = training.TASKS.get(model, training.Reconstruct())
-settings = epochs, batch_size, learning_rate, compiler
+cosine = training.Cosine(learning_rate)
+settings = training.Settings(epochs, batch_size, cosine, seed, compiler)
 
 
 def score_by_each(sets, *splits):
     """Train and fit on each of k sets; return scores, (images, k, detectors), for each split."""
-    networks = anomaly.train_on_each(network.autoencoder, sets, settings, task, seed)
+    networks = anomaly.train_on_each(network.autoencoder, sets, settings, task)
     detectors = []
     for trained, pixels in zip(networks, sets, strict=True):
         detectors.append(fit_detectors(trained, data.as_flat_images(pixels)))

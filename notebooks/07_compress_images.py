@@ -64,7 +64,6 @@ from ae_lib.analysis import codec, codec_comparison
 from ae_lib.analysis.codec_stream import HEADER
 from ae_lib.run import Run
 
-import keras
 import numpy as np
 import pandas as pd
 from sklearn.decomposition import PCA
@@ -133,9 +132,7 @@ print(f"selected contrast factor: {min(validation_errors, key=validation_errors.
 # **fine-tuned decoder**.
 
 # %% tags=["nbval-ignore-output"]
-n_steps = epochs * -(-len(images.y_train) // batch_size)
-schedule = keras.optimizers.schedules.CosineDecay(learning_rate, n_steps)
-settings = training.Settings(epochs, batch_size, schedule, seed)
+settings = training.Settings(epochs, batch_size, training.Cosine(learning_rate), seed)
 codecs[model], _ = codec.tuned(
     codecs[as_trained], images.pixels_train, images.pixels_val, settings, (finest, coarsest)
 )

@@ -129,19 +129,11 @@ pd.DataFrame(rows, columns=["layer", "output shape", "parameters"])
 # epochs with larger steps, after a warm-up in which the learning rate rises (Goyal et al., "Accurate, large minibatch SGD", 2017).
 # This saves time and changes their validation error by no more than another training seed does.
 
-
 # %%
-def cosine_settings(epochs, learning_rate, warm_up=0):
-    steps = epochs * -(-len(images.y_train) // batch_size)
-    rising = int(warm_up * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 20, steps - rising, warmup_target=learning_rate, warmup_steps=rising
-    )
-    return training.Settings(epochs, batch_size, schedule, seed, compiler)
-
-
-settings = {"wide": cosine_settings(epochs, learning_rate)}
-conv_settings = cosine_settings(conv_epochs, conv_learning_rate, conv_warm_up)
+cosine = training.Cosine(learning_rate)
+settings = {"wide": training.Settings(epochs, batch_size, cosine, seed, compiler)}
+cosine = training.Cosine(conv_learning_rate, conv_warm_up)
+conv_settings = training.Settings(conv_epochs, batch_size, cosine, seed, compiler)
 settings |= dict.fromkeys(["conv", "conv30"], conv_settings)
 
 # %% tags=["nbval-ignore-output"]
@@ -304,12 +296,13 @@ measured |= comparison.duration("pca", lambda x: pca.inverse_transform(pca.trans
 
 # %% tags=["nbval-ignore-output"]
 for name in one_class:
-    schedule = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
+    n_epochs, rate = one_class_epochs, one_class_learning_rate
     if name.startswith("conv"):
-        schedule = conv_one_class_epochs, one_class_batch_size, conv_one_class_rate, compiler
-    measured |= comparison.detection(
-        name, networks[name].autoencoder, images, schedule, training.Reconstruct(), seed
-    )
+        n_epochs, rate = conv_one_class_epochs, conv_one_class_rate
+    cosine = training.Cosine(rate)
+    options = training.Settings(n_epochs, one_class_batch_size, cosine, seed, compiler)
+    network = networks[name].autoencoder
+    measured |= comparison.detection(name, network, images, options, training.Reconstruct())
 
 # %% tags=["nbval-ignore-output"]
 columns = {

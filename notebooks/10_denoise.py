@@ -154,19 +154,11 @@ pd.Series({name: n.count_params() for name, n in networks.items()}, name="parame
 # image (Vincent, Larochelle, Lajoie, Bengio and Manzagol, "Stacked denoising autoencoders", JMLR 11, 2010). The schedules are those
 # of `09_train_convolutional`; nothing was tuned on noisy images but the kind of the residual network.
 
-
 # %%
-def cosine_settings(epochs, learning_rate, warm_up=0):
-    steps = epochs * -(-len(images.y_train) // batch_size)
-    rising = int(warm_up * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 20, steps - rising, warmup_target=learning_rate, warmup_steps=rising
-    )
-    return training.Settings(epochs, batch_size, schedule, seed, compiler)
-
-
-settings = {"denoising": cosine_settings(epochs, learning_rate)}
-settings["residual"] = cosine_settings(residual_epochs, residual_learning_rate, residual_warm_up)
+cosine = training.Cosine(learning_rate)
+settings = {"denoising": training.Settings(epochs, batch_size, cosine, seed, compiler)}
+cosine = training.Cosine(residual_learning_rate, residual_warm_up)
+settings["residual"] = training.Settings(residual_epochs, batch_size, cosine, seed, compiler)
 
 # %% tags=["nbval-ignore-output"]
 measured, task = {}, training.Denoise(most=most_noise)

@@ -118,12 +118,8 @@ pd.Series({split: x.mean() for split, x in binary.items()}, name="share of ones"
 
 # %%
 def fit(model, epochs, task):
-    steps = epochs * -(-len(images.y_train) // batch_size)
-    rising = int(warm_up * steps)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 20, steps - rising, warmup_target=learning_rate, warmup_steps=rising
-    )
-    settings = training.Settings(epochs, batch_size, schedule, seed, compiler)
+    cosine = training.Cosine(learning_rate, warm_up)
+    settings = training.Settings(epochs, batch_size, cosine, seed, compiler)
     pixels = images.pixels_train, images.pixels_val[: training.VALIDATION_BATCH]
     training.fit(model.autoencoder, *pixels, settings, (), run.folder / "checkpoints", task)
 
@@ -142,10 +138,11 @@ vae.autoencoder.save(run.new_artifact("vae.keras"))
 
 
 # %% tags=["nbval-ignore-output"]
-posteriors = {split: variational.posterior(vae.encoder, x) for split, x in binary.items()}
+asked = binary | {"training": binary["training"][: len(x_val)]}  # so many are enough
+posteriors = {split: variational.posterior(vae.encoder, x) for split, x in asked.items()}
 likelihood = variational.bernoulli(vae.decoder)
 options = likelihood, elbo_samples, seed
-bounds = {s: variational.negative_elbo(x, *posteriors[s], *options) for s, x in binary.items()}
+bounds = {s: variational.negative_elbo(x, *posteriors[s], *options) for s, x in asked.items()}
 parts = {s: table.apply(metrics.interval, result_type="reduce") for s, table in bounds.items()}
 pd.DataFrame(parts).T.rename_axis(columns=f"{images.title}, nats per image [95 % interval]")
 
@@ -405,8 +402,9 @@ run.show("11_probable_images", figures.image_rows(rows, images.shape, caption))
 del binary["training"]  # room for ten networks
 classes = images.everywhere
 sets = [images.pixels_train[images.y_train == k] for k in classes]
-settings = one_class_epochs, one_class_batch_size, one_class_learning_rate, compiler
-networks = anomaly.train_on_each(vae.autoencoder, sets, settings, training.Binarise(), seed)
+cosine = training.Cosine(one_class_learning_rate)
+settings = training.Settings(one_class_epochs, one_class_batch_size, cosine, seed, compiler)
+networks = anomaly.train_on_each(vae.autoencoder, sets, settings, training.Binarise())
 values = []
 for network in networks:
     bound = variational.one_sample_negative_elbo(network, binary["test"], seed)

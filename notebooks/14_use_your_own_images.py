@@ -93,9 +93,7 @@ run.show("14_images", figures.image_rows(rows, images.shape, caption))
 if not model:
     keras.utils.set_random_seed(seed)
     network = models.dense_autoencoder(images.pixels, hidden, latent_dim)
-    steps = epochs * -(-len(images.y_train) // batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-    settings = training.Settings(epochs, batch_size, schedule, seed)
+    settings = training.Settings(epochs, batch_size, training.Cosine(learning_rate), seed)
     splits = images.pixels_train, images.pixels_val
     checkpoints = run.folder / "checkpoints"
     training.fit(network.autoencoder, *splits, settings, checkpoint_folder=checkpoints)

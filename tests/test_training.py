@@ -293,6 +293,21 @@ def test_a_schedule_counts_adam_steps(digits):
     assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.parametrize("warm_up", [0, 0.3])
+def test_a_cosine_ends_with_the_training(digits, warm_up):
+    model = network()
+    settings = training.Settings(2, 100, training.Cosine(1e-3, warm_up), compiler="none")
+    fit(digits, model, settings)
+    assert float(model.optimizer.learning_rate) == pytest.approx(0, abs=1e-9)
+    schedule = settings.learning_rate.over(24)  # two epochs of 12 steps
+    rates = [float(schedule(step)) for step in range(24)]
+    rising = int(24 * warm_up)
+    assert max(rates) == rates[rising] == pytest.approx(1e-3)
+    expected = 1e-3 * (1 + np.cos(np.pi * np.arange(24 - rising) / (24 - rising))) / 2
+    np.testing.assert_allclose(rates[rising:], expected, rtol=1e-4)
+    np.testing.assert_allclose(rates[:rising], np.linspace(5e-5, 1e-3, rising, False), 1e-6)
+
+
 def test_a_fitted_model_is_no_other_model(digits):
     """Nothing of its class is replaced, and nothing of the training stays in it."""
     model, fresh = network(), network()
@@ -746,8 +761,11 @@ def test_divergence_ends_training_with_advice_and_the_last_good_epoch(digits, tm
         ({"seed": 2**31}, "seed is 2147483648; expected less than 2³¹: choose a smaller one"),
         ({"learning_rate": 0}, "learning_rate is 0; expected a number above 0"),
         ({"learning_rate": float("nan")}, "learning_rate is nan; expected"),
+        ({"learning_rate": training.Cosine(0)}, "highest=0, .* expected a number above 0"),
+        ({"learning_rate": training.Cosine(1e-3, 1)}, "warm_up=1.*; expected .* below 1, or"),
+        ({"learning_rate": training.Cosine(1e-3, -0.1)}, "warm_up=-0.1.*; expected .* at least"),
         ({"seed": np.bool_(True)}, "seed is .*True.*; expected a whole number"),
-        ({"compiler": "gcc"}, "compiler is 'gcc'; expected 'auto', 'xla' or 'none'"),
+        ({"compiler": "gcc"}, "compiler is 'gcc'; expected 'auto' or 'xla' or 'none'"),
         ({"loss": "mse"}, "loss is 'mse'; expected 'binary_crossentropy' or 'mean_squared_error'"),
     ],
 )
@@ -773,7 +791,7 @@ def test_batch_larger_than_data_is_refused(digits):
 
 
 def test_images_of_another_type_are_refused(digits):
-    with pytest.raises(StudyError, match="The images are float64 and float32; expected uint8"):
+    with pytest.raises(StudyError, match="x_train is float64; expected uint8 or float32"):
         training.fit(network(), digits.x_train.astype("float64"), digits.x_val, PLAIN)
 
 

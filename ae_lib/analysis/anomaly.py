@@ -207,7 +207,7 @@ def side_by_side(sets):
     return np.stack([images[np.arange(n) % len(images)] for images in sets], axis=1)
 
 
-def train_on_each(autoencoder, sets, settings, task=training.Reconstruct(), seed=0):  # noqa: B008  # frozen
+def train_on_each(autoencoder, sets, settings, task=training.Reconstruct()):  # noqa: B008  # frozen
     """Train a network of an autoencoder's layers on each of k sets of images, side by side.
 
     Parameters
@@ -216,23 +216,18 @@ def train_on_each(autoencoder, sets, settings, task=training.Reconstruct(), seed
         Its layers are copied, with new initial weights, as by `ae_lib.models.reinitialized`.
     sets : sequence of k arrays, shape (n_i, d)
         Training images, as for `ae_lib.training.fit`.
-    settings : (int, int, float, str)
-        Epochs, batch size, learning rate at the start of its cosine decay to 0, and compiler.
-    task : ae_lib.training.Reconstruct, Denoise or Binarise
-    seed : int, of the initial weights and the minibatches
+    settings, task
+        As for `ae_lib.training.fit`; the seed is that of the initial weights, too.
 
     Returns
     -------
     list of k `ae_lib.models.Autoencoder`
     """
-    epochs, batch_size, rate, compiler = settings
     images = side_by_side(sets)
-    decay = keras.optimizers.schedules.CosineDecay(rate, epochs * -(-len(images) // batch_size))
-    keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(settings.seed)
     networks = [models.reinitialized(autoencoder) for _ in sets]
     stack = models.stacked(networks)
-    options = training.Settings(epochs, batch_size, decay, seed, compiler)
-    training.fit(stack, images, images[:1], options, task=task)  # nothing looks at the second loss
+    training.fit(stack, images, images[:1], settings, task=task)  # nothing looks at the second loss
     _copy_weights(stack, networks)
     return [models.as_autoencoder(network) for network in networks]
 

@@ -116,7 +116,7 @@ def compression(name, model_codec, x, error):
     return {f"{name}.test.bits_at_equal_error": contributions * bits / ideal.mean()}
 
 
-def detection(name, autoencoder, images, settings, task, seed=0):
+def detection(name, autoencoder, images, settings, task):
     """Return the mean AUROCs in the one-class protocol of 06_detect_anomalies, image by image.
 
     For each class that has training, validation and test images a network of the same layers is
@@ -126,7 +126,7 @@ def detection(name, autoencoder, images, settings, task, seed=0):
 
     Parameters
     ----------
-    settings, task, seed
+    settings, task
         As for `anomaly.train_on_each`.
     """
     from ae_lib import models
@@ -136,7 +136,7 @@ def detection(name, autoencoder, images, settings, task, seed=0):
     if len(classes) < 2:
         return {}
     sets = [images.pixels_train[images.y_train == k] for k in classes]
-    networks = anomaly.train_on_each(autoencoder, sets, settings, task, seed)
+    networks = anomaly.train_on_each(autoencoder, sets, settings, task)
     errors = []
     for network in networks:
         y = models.predict_in_batches(network.autoencoder, x)

@@ -55,8 +55,8 @@ def say(text):
 def bring_up_to_date(profile, folder, jobs, done, tell):
     """Execute what is out of date in a run's folder; returns the names of these notebooks.
 
-    ``jobs`` notebooks share the cores. One that more than as many wait for has them all, and no
-    other is started beside it.
+    ``jobs`` notebooks share the cores. One that more than as many wait for may use them all, and
+    one that is started beside it has the least priority.
     ``done(name, seconds)`` is called after each, ``tell(name, text)`` with what each prints.
     `StudyError` has a line for each notebook that failed; no other is started after the first.
     """
@@ -72,10 +72,11 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     try:
         while sorter.is_active() and (running or not failures):
             ready = sorted([*ready, *sorter.get_ready()], key=list(graph.NEEDS).index)
-            while ready and len(running) < jobs and not (failures or awaited & {*running.values()}):
+            while ready and len(running) < jobs and not failures:
                 name = ready.pop(0)
                 own = threads(cores if name in awaited else max(1, cores // jobs))
-                running[pool.submit(execute, tasks[name], folder, own, tell)] = name
+                nice = 19 if awaited & {*running.values()} else 0
+                running[pool.submit(execute, tasks[name], folder, own, tell, nice=nice)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 try:
@@ -127,11 +128,11 @@ def threads(count):
     return dict.fromkeys(THREADS, str(count))
 
 
-def execute(task, folder, environment, tell=lambda name, text: None, minutes=None):
+def execute(task, folder, environment, tell=lambda name, text: None, minutes=None, nice=0):
     """Execute a task of `make_tasks` in a run's folder; returns the seconds it took.
 
-    Its kernel has ``environment`` in addition to this process's, and is ended after ``minutes``.
-    ``tell(name, text)`` gets what the notebook prints while it runs. The folder gets
+    Its kernel has ``environment`` in addition to this process's, a priority lower by ``nice``, and
+    is ended after ``minutes``. ``tell(name, text)`` gets what it prints. The folder gets
     ``<name>.ipynb``; or, beside the last good copy, ``<name>.failed.ipynb`` and
     ``<name>.failed.log``, and `StudyError` says in one sentence what failed.
     """
@@ -139,15 +140,13 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
 
     begun, name, notebook = time.monotonic(), task["name"], _notebook_of(task)
     failed, log = (folder / f"{name}.failed.{kind}" for kind in ("ipynb", "log"))
-    fixed = {
-        "AE_REPORTS_DIR": str(folder.parent),
-        MAY_READ: ",".join(task["needed"]),
-    }
+    fixed = {"AE_REPORTS_DIR": str(folder.parent), MAY_READ: ",".join(task["needed"])}
     for variable in FOREIGN:
         os.environ.pop(variable, None)
     os.environ.update(CLEAN)
     place = graph.FOLDER if graph.FOLDER.is_dir() else folder  # the latter on another machine
     kernel = {"env": {**os.environ, **environment, **fixed}, "cwd": place}
+    kernel["preexec_fn"] = partial(os.nice, nice) if nice else None
     with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         log.touch()

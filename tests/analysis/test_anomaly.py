@@ -1,5 +1,7 @@
 """Scores order images, thresholds keep their rate, AUROC and its interval are the known ones."""
 
+from dataclasses import replace
+
 from ae_lib import StudyError, metrics, models, training
 from ae_lib.analysis import anomaly
 from tests.figure_checks import CAPTION, drawn
@@ -277,12 +279,13 @@ def test_each_network_is_the_stack_trained_on_its_own_images(digits, convolution
     options = {"filters": [2]} if convolutional else {"hidden": [16]}
     network = builder(**options, latent_dim=4).autoencoder
     sets = [digits.pixels_train[:60], digits.pixels_train[60:100]]
-    first, second = anomaly.train_on_each(network, sets, (2, 20, 0.01, "none"), seed=1)
+    settings = training.Settings(2, 20, training.Cosine(0.01), 1, "none")
+    first, second = anomaly.train_on_each(network, sets, settings)
     keras.utils.set_random_seed(1)
     copies = [models.reinitialized(network) for _ in sets]
     stack, both = models.stacked(copies), anomaly.side_by_side(sets)
     decay = keras.optimizers.schedules.CosineDecay(0.01, 2 * 3)
-    training.fit(stack, both, both[:1], training.Settings(2, 20, decay, 1, "none"))
+    training.fit(stack, both, both[:1], replace(settings, learning_rate=decay))
     expected = stack.predict(np.repeat(digits.x_test[:5, None], 2, axis=1), verbose=0)
     for i, trained in enumerate((first, second)):
         found = trained.decoder(trained.encoder(digits.x_test[:5]))

@@ -106,12 +106,13 @@ def test_an_error_out_of_reach_has_no_bits(own, digits, error):
 
 
 def test_detection_is_the_one_class_protocol(trained, digits):
-    options = digits, (3, 30, 0.002, "none"), training.Reconstruct()
-    found = comparison.detection("small", trained.autoencoder, *options, seed=3)
-    again = comparison.detection("small", trained.autoencoder, *options, seed=3)
+    settings = training.Settings(3, 30, training.Cosine(0.002), 3, "none")
+    options = digits, settings, training.Reconstruct()
+    found = comparison.detection("small", trained.autoencoder, *options)
+    again = comparison.detection("small", trained.autoencoder, *options)
     classes = np.unique(digits.y_train)
     sets = [digits.pixels_train[digits.y_train == k] for k in classes]
-    networks = anomaly.train_on_each(trained.autoencoder, sets, *options[1:], seed=3)
+    networks = anomaly.train_on_each(trained.autoencoder, sets, *options[1:])
     x, is_other = digits.x_test, digits.y_test[:, None] != classes
     reconstructions = [network.autoencoder.predict(x, verbose=0) for network in networks]
     squared = np.stack([metrics.mse(x, y) for y in reconstructions], axis=1)
