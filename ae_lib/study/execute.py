@@ -75,8 +75,8 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
             while ready and len(running) < jobs and not failures:
                 name = ready.pop(0)
                 own = threads(cores if name in awaited else max(1, cores // jobs))
-                nice = 19 if awaited & {*running.values()} else 0
-                running[pool.submit(execute, tasks[name], folder, own, tell, nice=nice)] = name
+                yields = bool(awaited & {*running.values()})
+                running[pool.submit(execute, tasks[name], folder, own, tell, yields=yields)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 try:
@@ -128,25 +128,25 @@ def threads(count):
     return dict.fromkeys(THREADS, str(count))
 
 
-def execute(task, folder, environment, tell=lambda name, text: None, minutes=None, nice=0):
+def execute(task, folder, environment, tell=lambda name, text: None, minutes=None, yields=False):
     """Execute a task of `make_tasks` in a run's folder; returns the seconds it took.
 
-    Its kernel has ``environment`` in addition to this process's, a priority lower by ``nice``, and
-    is ended after ``minutes``. ``tell(name, text)`` gets what it prints. The folder gets
-    ``<name>.ipynb``; or, beside the last good copy, ``<name>.failed.ipynb`` and
-    ``<name>.failed.log``, and `StudyError` says in one sentence what failed.
+    Its kernel has ``environment`` in addition to this process's, the least priority if it
+    ``yields``, and at most ``minutes``. ``tell(name, text)`` gets what it prints. The folder gets
+    ``<name>.ipynb``; or, beside the last good copy, ``<name>.failed.ipynb`` and ``.failed.log``,
+    and `StudyError` says in one sentence what failed.
     """
     import nbformat
 
     begun, name, notebook = time.monotonic(), task["name"], _notebook_of(task)
     failed, log = (folder / f"{name}.failed.{kind}" for kind in ("ipynb", "log"))
-    fixed = {"AE_REPORTS_DIR": str(folder.parent), MAY_READ: ",".join(task["needed"])}
     for variable in FOREIGN:
         os.environ.pop(variable, None)
     os.environ.update(CLEAN)
     place = graph.FOLDER if graph.FOLDER.is_dir() else folder  # the latter on another machine
+    fixed = {"AE_REPORTS_DIR": str(folder.parent), MAY_READ: ",".join(task["needed"])}
     kernel = {"env": {**os.environ, **environment, **fixed}, "cwd": place}
-    kernel["preexec_fn"] = partial(os.nice, nice) if nice else None
+    kernel["preexec_fn"] = _take_least_priority if yields else None
     with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         log.touch()
@@ -174,6 +174,12 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
         for leftover in (failed, log):
             leftover.unlink(missing_ok=True)
     return seconds
+
+
+def _take_least_priority():
+    os.nice(19)
+    with contextlib.suppress(OSError):  # Linux shares the cores by session, and by process in each
+        Path("/proc/self/autogroup").write_text("19")
 
 
 def _notebook_of(task):
@@ -230,21 +236,19 @@ async def _run_cells(notebook, kernel, log, tell, minutes):
         raise StudyError(error.evalue if own else f"{error.ename}: {error.evalue}") from None
     except (OSError, RuntimeError) as error:
         if limit.expired():
-            reason = (
-                f"It took longer than {minutes:g} minutes; expected less: raise limits.minutes."
-            )
+            why = f"It took longer than {minutes:g} minutes; expected less: raise limits.minutes."
         elif isinstance(error, OSError):  # of the kernel's files
-            reason = (
+            why = (
                 f"The operating system refused it: {error}; expected some 50 MB free and "
                 "permission to write: make room, change permissions, or set AE_REPORTS_DIR to "
                 "another folder."
             )
         else:
-            reason = (
+            why = (
                 "Its kernel died without a message; expected it to live: read its failed.log, or "
                 "run the notebook in JupyterLab, to see where."
             )
-        raise StudyError(reason) from error
+        raise StudyError(why) from error
 
 
 def seconds_by_section(notebook):
@@ -254,8 +258,8 @@ def seconds_by_section(notebook):
     """
     section, seconds = "", {}
     for cell in notebook.cells:
-        if cell.cell_type == "markdown" and cell.source.startswith("## "):
-            section = cell.source.splitlines()[0].removeprefix("## ")
+        if cell.cell_type == "markdown":
+            section = [section, *re.findall("^## (.+)$", cell.source, re.MULTILINE)][-1]
         elif times := cell.metadata.pop("execution", None):
             begun = datetime.fromisoformat(times["iopub.execute_input"])
             spent = (datetime.fromisoformat(times["shell.execute_reply"]) - begun).total_seconds()

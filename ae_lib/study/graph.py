@@ -102,9 +102,7 @@ def resolve(name, sections, file):
     parameters = {}
     for notebook, known in declared.items():
         chosen = {**sections.get(SHARED, {}), **sections.get(notebook, {}), "profile": name}
-        parameters[notebook] = {
-            key: chosen.get(key, default) for key, (_, default) in known.items()
-        }
+        parameters[notebook] = {key: chosen.get(key, value) for key, (_, value) in known.items()}
     return ordered(name, parameters)
 
 

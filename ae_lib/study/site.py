@@ -97,8 +97,7 @@ def _describe(profile, notebooks, facts):
 def _compare(profile, metrics):
     published = reference(profile.name)
     # A published metric that the run did not give is not reproduced.
-    missing = {"value": None}
-    measured = {name: from_json(metrics.get(name, missing)).value for name in published}
+    measured = {name: from_json(metrics.get(name, {"value": None})).value for name in published}
     return Reproduction(measured, published)
 
 

@@ -83,10 +83,10 @@ def test_a_notebook_that_many_wait_for_has_all_cores_and_goes_first(tmp_path, mo
     monkeypatch.setattr(execute, "out_of_date", lambda *_: list(tasks))
     threads, yielding, begun, ended = {}, set(), [], []
 
-    def execute_nothing(task, folder, environment, tell, nice):
+    def execute_nothing(task, folder, environment, tell, yields):
         name = task["name"]
         threads[name] = set(environment.values())
-        yielding.update({name} if nice else ())
+        yielding.update({name} if yields else ())
         begun.append(name)
         time.sleep({"awaited": 0.4, "b": 0.5}.get(name, 0.1))
         ended.append(name)
@@ -102,10 +102,29 @@ def test_a_notebook_that_many_wait_for_has_all_cores_and_goes_first(tmp_path, mo
     assert threads == {name: {"8" if name == "awaited" else "4"} for name in needs}
 
 
-def test_a_notebook_can_have_a_lower_priority(task, empty):
-    execute.execute(task("01_preprocess"), empty, {}, nice=3)
+@pytest.mark.parametrize(("yields", "least"), [(False, os.nice(0)), (True, 19)])
+def test_a_notebook_that_yields_has_the_least_priority(task, empty, yields, least):
+    execute.execute(task("01_preprocess"), empty, {}, yields=yields)
     environment = read_json(empty / "artifacts" / "01_preprocess" / "environment.json")
-    assert environment["NICE"] == os.nice(0) + 3
+    assert environment["NICE"] == least
+    if os.path.exists("/proc/self/autogroup"):
+        assert environment["GROUP"].endswith(f"nice {least}\n")
+
+
+def test_seconds_are_those_of_the_last_heading_wherever_it_stands_in_its_cell():
+    def cell(begun, ended):
+        times = {"iopub.execute_input": begun, "shell.execute_reply": ended}
+        stamps = {name: f"2026-01-01T00:00:{second:02}+00:00" for name, second in times.items()}
+        return nbformat.v4.new_code_cell(metadata={"execution": stamps})
+
+    headings = ["# Title", "## One\n\nText.", "More.\n\n## Two\n\nText.\n\n### Less"]
+    texts = map(nbformat.v4.new_markdown_cell, headings)
+    cells = [
+        x for pair in zip(texts, [cell(0, 1), cell(1, 3), cell(3, 7)], strict=True) for x in pair
+    ]
+    notebook = nbformat.v4.new_notebook(cells=[*cells, cell(7, 8)])
+    assert execute.seconds_by_section(notebook) == {"": 1, "One": 2, "Two": 5}
+    assert not any(cell.metadata for cell in notebook.cells)
 
 
 def test_threads_are_capped_and_nothing_else_is_set():
