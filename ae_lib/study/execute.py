@@ -55,8 +55,8 @@ def say(text):
 def bring_up_to_date(profile, folder, jobs, done, tell):
     """Execute what is out of date in a run's folder; returns the names of these notebooks.
 
-    ``jobs`` notebooks share the cores. One that more than as many wait for may use them all, and
-    one that is started beside it has the least priority.
+    ``jobs`` notebooks share the cores. One that more than as many wait for has them all, and no
+    other is started beside it.
     ``done(name, seconds)`` is called after each, ``tell(name, text)`` with what each prints.
     `StudyError` has a line for each notebook that failed; no other is started after the first.
     """
@@ -72,11 +72,10 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     try:
         while sorter.is_active() and (running or not failures):
             ready = sorted([*ready, *sorter.get_ready()], key=list(graph.NEEDS).index)
-            while ready and len(running) < jobs and not failures:
+            while ready and len(running) < jobs and not (failures or awaited & {*running.values()}):
                 name = ready.pop(0)
                 own = threads(cores if name in awaited else max(1, cores // jobs))
-                yields = bool(awaited & {*running.values()})
-                running[pool.submit(execute, tasks[name], folder, own, tell, yields=yields)] = name
+                running[pool.submit(execute, tasks[name], folder, own, tell)] = name
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 try:
@@ -128,11 +127,11 @@ def threads(count):
     return dict.fromkeys(THREADS, str(count))
 
 
-def execute(task, folder, environment, tell=lambda name, text: None, minutes=None, yields=False):
+def execute(task, folder, environment, tell=lambda name, text: None, minutes=None):
     """Execute a task of `make_tasks` in a run's folder; returns the seconds it took.
 
-    Its kernel has ``environment`` in addition to this process's, the least priority if it
-    ``yields``, and at most ``minutes``. ``tell(name, text)`` gets what it prints. The folder gets
+    Its kernel has ``environment`` in addition to this process's, and is ended after ``minutes``.
+    ``tell(name, text)`` gets what the notebook prints while it runs. The folder gets
     ``<name>.ipynb``; or, beside the last good copy, ``<name>.failed.ipynb`` and ``.failed.log``,
     and `StudyError` says in one sentence what failed.
     """
@@ -146,7 +145,6 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
     place = graph.FOLDER if graph.FOLDER.is_dir() else folder  # the latter on another machine
     fixed = {"AE_REPORTS_DIR": str(folder.parent), MAY_READ: ",".join(task["needed"])}
     kernel = {"env": {**os.environ, **environment, **fixed}, "cwd": place}
-    kernel["preexec_fn"] = _take_least_priority if yields else None
     with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         log.touch()
@@ -174,12 +172,6 @@ def execute(task, folder, environment, tell=lambda name, text: None, minutes=Non
         for leftover in (failed, log):
             leftover.unlink(missing_ok=True)
     return seconds
-
-
-def _take_least_priority():
-    os.nice(19)
-    with contextlib.suppress(OSError):  # Linux shares the cores by session, and by process in each
-        Path("/proc/self/autogroup").write_text("19")
 
 
 def _notebook_of(task):

@@ -73,7 +73,7 @@ def test_a_notebook_has_the_devices_of_its_machine_capped_threads_and_shares_a_g
         assert environment[name] == str(max(1, (os.cpu_count() or 1) // 2))
 
 
-def test_a_notebook_that_many_wait_for_has_all_cores_and_goes_first(tmp_path, monkeypatch):
+def test_a_notebook_that_many_wait_for_has_all_cores_and_nothing_beside_it(tmp_path, monkeypatch):
     after = dict.fromkeys("abc", ["awaited"])
     needs = {"first": [], "awaited": [], "later": ["a"], **after, "other": []}
     tasks = {name: {"name": name, "fingerprint": name} for name in needs}
@@ -81,34 +81,22 @@ def test_a_notebook_that_many_wait_for_has_all_cores_and_goes_first(tmp_path, mo
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(execute, "make_tasks", lambda profile: tasks)
     monkeypatch.setattr(execute, "out_of_date", lambda *_: list(tasks))
-    threads, yielding, begun, ended = {}, set(), [], []
+    threads, begun, ended = {}, [], []
 
-    def execute_nothing(task, folder, environment, tell, yields):
-        name = task["name"]
-        threads[name] = set(environment.values())
-        yielding.update({name} if yields else ())
-        begun.append(name)
-        time.sleep({"awaited": 0.4, "b": 0.5}.get(name, 0.1))
-        ended.append(name)
+    def execute_nothing(task, folder, environment, tell):
+        threads[task["name"]] = set(environment.values())
+        begun.append(task["name"])
+        assert task["name"] in ("first", "awaited") or "awaited" in ended
+        time.sleep(0.5 if task["name"] == "b" else 0.1)
+        ended.append(task["name"])
         return 0.0
 
     monkeypatch.setattr(execute, "execute", execute_nothing)
     profile = graph.Profile("small", {name: {} for name in needs})
     execute.bring_up_to_date(profile, tmp_path, 2, lambda *_: None, lambda *_: None)
     assert sorted(ended) == sorted(needs)
-    assert begun[:3] == ["first", "awaited", "other"]
-    assert yielding == {"other"}, "which was started beside it"
-    assert begun[5] == "later"  # ready after a, and before c in the order
+    assert begun[4] == "later"  # ready after a, and before c in the order
     assert threads == {name: {"8" if name == "awaited" else "4"} for name in needs}
-
-
-@pytest.mark.parametrize(("yields", "least"), [(False, os.nice(0)), (True, 19)])
-def test_a_notebook_that_yields_has_the_least_priority(task, empty, yields, least):
-    execute.execute(task("01_preprocess"), empty, {}, yields=yields)
-    environment = read_json(empty / "artifacts" / "01_preprocess" / "environment.json")
-    assert environment["NICE"] == least
-    if os.path.exists("/proc/self/autogroup"):
-        assert environment["GROUP"].endswith(f"nice {least}\n")
 
 
 def test_seconds_are_those_of_the_last_heading_wherever_it_stands_in_its_cell():
@@ -283,7 +271,7 @@ def test_a_dead_kernel_is_one_sentence_and_takes_no_sibling_along(new_project, e
 
 
 def test_after_a_failure_no_other_notebook_is_started(new_project, empty, monkeypatch):
-    def fail(task, *_, **__):
+    def fail(task, *_):
         started.append(task["name"])
         raise StudyError(f"{task['name']} failed.")
 

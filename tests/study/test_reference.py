@@ -236,7 +236,7 @@ def test_a_failure_loses_nothing_that_was_executed_and_stores_nothing(stored, st
     folder = stored.parent / "reports" / "mnist"
     (folder / "02_train.ipynb").unlink()  # not finished yet
 
-    def fail(task, folder, *_, **__):
+    def fail(task, folder, *_):
         (folder / f"{task['name']}.failed.ipynb").write_text("{}")
         raise StudyError(f"{task['name']} failed.")
 
