@@ -134,7 +134,8 @@ vae.autoencoder.save(run.new_artifact("vae.keras"))
 
 # %% [markdown]
 # There is no early stopping and no choice among epochs, as in `02_train`: the weights after the last epoch are the result.
-# How large is the bound, what do its two parts contribute, and is it smaller for the training images than for others?
+# How large is the bound, what do its two parts contribute, and is it smaller for training images, as many as there are
+# validation images, than for others?
 
 
 # %% tags=["nbval-ignore-output"]
