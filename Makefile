@@ -32,9 +32,8 @@ export IPYTHONDIR = $(abspath $(VENV))/ipython
 unexport JUPYTER_PATH
 
 # A test process for each core: more threads would only wait for each other.
-TESTS = env TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
-	$(BIN)/python -m pytest -n auto
-REPLAY = $(TESTS) -p tests.replay --nbval --nbval-current-env --nbval-sanitize-with=tests/replay.cfg \
+REPLAY = env TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1 OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 \
+	$(BIN)/python -m pytest -n auto -p tests.replay --nbval --nbval-current-env --nbval-sanitize-with=tests/replay.cfg \
 	--dist loadscope --no-loadscope-reorder
 
 .PHONY: help lab report pdf times sweep test validate baselines reference benchmark rivals lock clean
@@ -62,12 +61,11 @@ test: $(READY) ## style, rooms, library, guards, golden notebooks: no network, n
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
-	$(TESTS) tests --dist worksteal $(if $(COVERAGE),--cov --cov-report=term)
-	$(REPLAY) --nbval-cell-timeout=600 tests/golden $(wildcard notebooks/13_*.ipynb notebooks/14_*.ipynb)
+	$(REPLAY) --nbval-cell-timeout=600 $(if $(COVERAGE),--cov --cov-report=term) tests $(wildcard notebooks/13_*.ipynb notebooks/14_*.ipynb)
 
 validate: $(READY) ## replay the MNIST notebooks, check the published models, resume a killed training: needs MNIST (WITHOUT="09 10 12")
-	@env $(ABSOLUTE) $(BIN)/python -m pytest tests/test_resume_on_mnist.py tests/test_published.py
-	$(REPLAY) --nbval-cell-timeout=1800 $(foreach number,15 $(WITHOUT),--ignore-glob='notebooks/$(number)_*') notebooks
+	@env $(ABSOLUTE) $(REPLAY) --nbval-cell-timeout=1800 $(foreach number,15 $(WITHOUT),--ignore-glob='notebooks/$(number)_*') \
+		tests/test_resume_on_mnist.py tests/test_published.py notebooks
 
 baselines: $(READY) ## execute and store the golden notebooks, and the paired ones (needs MNIST)
 	@$(STUDY) store digits

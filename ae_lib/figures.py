@@ -224,17 +224,10 @@ def intervals_by_group(tables, caption, xlabel, ylabel, bottom=0, joined=False):
 def lines(curves, caption, xlabel, ylabel, shade=None, bottom=0, log=False):
     """Draw curves over one axis.
 
-    Parameters
-    ----------
-    curves : dict
-        Label to a pandas.DataFrame with column value and, optionally, low and high; index:
-        position on the axis.
-    shade : tuple of float, optional
-        A stretch of the horizontal axis to set off.
-    bottom : float, optional
-        Where the vertical axis begins; None leaves it to the values.
-    log : bool
-        Whether both axes are logarithmic.
+    ``curves``: label to a pandas.DataFrame with column value and, optionally, low and high, whose
+    index is the position on the axis; ``shade``: a stretch of the horizontal axis to set off;
+    ``bottom``: where the vertical axis begins, None leaves it to the values; ``log``: whether both
+    axes are logarithmic.
     """
     figure = new(caption, height=3.8 if log else 2.8)
     axes = figure.subplots()

@@ -53,7 +53,7 @@ def dense_autoencoder(input_dim=784, hidden=(256, 128), latent_dim=32, bottlenec
     return _mirrored(input_dim, hidden, latent_dim, code)
 
 
-def convolutional_autoencoder(shape=(28, 28), filters=(32, 64), latent_dim=32):
+def convolutional_autoencoder(shape=(28, 28), filters=(16, 128), latent_dim=32):
     """Build a convolutional autoencoder, whose images are flat outside, like those of all models.
 
     ``shape`` is their height and width, which may have any size. Each convolution, of ``filters``
@@ -328,9 +328,14 @@ def model_layers(model):
         yield from model_layers(layer)
 
 
-def predict_in_batches(network, x, size=1000):
-    """Return the outputs of a network, or of another callable, for all rows of x."""
+def predict_in_batches(network, x, size=None):
+    """Return the outputs of a network, or of another callable, for all rows of x.
+
+    ``size`` rows at a time; by default 10,000, or 1,000 where convolutions take memory.
+    """
     function = _compiled(network) if isinstance(network, keras.Model) else network
+    if size is None:
+        size = 10_000 if compiler_for(network) == "xla" else 1000
     parts = np.split(x, range(size, len(x), size))
     return np.concatenate([np.asarray(function(part)) for part in parts])
 

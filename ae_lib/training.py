@@ -32,9 +32,10 @@ class Cosine:
 
     def over(self, steps):
         """Return the schedule for so many steps, as Keras's optimizers take it."""
-        rising, decay = int(self.warm_up * steps), keras.optimizers.schedules.CosineDecay
-        start, after = self.highest / 20, {"warmup_target": self.highest, "warmup_steps": rising}
-        return decay(start, steps - rising, **after)
+        rising = int(self.warm_up * steps)
+        return keras.optimizers.schedules.CosineDecay(
+            self.highest / 20, steps - rising, warmup_target=self.highest, warmup_steps=rising
+        )
 
 
 @dataclass(frozen=True)

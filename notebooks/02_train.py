@@ -55,6 +55,7 @@ change: float = 0.01  # smaller relative differences of the excess BCE are ignor
 # %%
 import math
 import time
+from functools import partial
 
 from ae_lib import data, figures, metrics, models, training
 from ae_lib.run import Run
@@ -183,22 +184,24 @@ for name, history in histories.items():
 
 
 # %%
-def in_parts(pixels):  # as floats, many images would take gigabytes at once
-    return map(data.as_flat_images, np.array_split(pixels, -(-len(pixels) // 10_000)))
+def entropies_of(pixels):
+    return metrics.entropy(data.as_flat_images(pixels))
 
 
-def losses(autoencoder, pixels):
-    parts = ((x, models.predict_in_batches(autoencoder, x)) for x in in_parts(pixels))
-    return np.concatenate([metrics.bce(*part) for part in parts])
+def losses_of(autoencoder, pixels):
+    x = data.as_flat_images(pixels)
+    return metrics.bce(x, models.predict_in_batches(autoencoder, x))
 
 
+# Part by part, since as floats many images would take gigabytes at once.
+in_batches = models.predict_in_batches
 splits = {"train": images.pixels_train, "val": images.pixels_val}
-entropies = {s: np.concatenate([*map(metrics.entropy, in_parts(p))]) for s, p in splits.items()}
-excess = {
-    f"{name}.{split}.excess_bce": losses(autoencoder, pixels) - entropies[split]
-    for name, autoencoder in autoencoders.items()
-    for split, pixels in splits.items()
-}
+entropies = {split: in_batches(entropies_of, pixels) for split, pixels in splits.items()}
+excess = {}
+for name, autoencoder in autoencoders.items():
+    for split, pixels in splits.items():
+        losses = in_batches(partial(losses_of, autoencoder), pixels)
+        excess[f"{name}.{split}.excess_bce"] = losses - entropies[split]
 
 # %% tags=["nbval-ignore-output"]
 intervals = {name: metrics.interval(values) for name, values in excess.items()}

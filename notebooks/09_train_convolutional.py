@@ -17,7 +17,7 @@
 # **What you will learn.** How to build and train a convolutional autoencoder in Keras; how to separate the effect of an
 # architecture from the effects of a schedule and of a size that usually change with it.
 #
-# **What you need.** The models `dense` and `scheduled` of `02_train`. **Time.** Ten minutes on one core, two thirds of it
+# **What you need.** The models `dense` and `scheduled` of `02_train`. **Time.** Eight minutes on one core, half of it
 # for the convolutional networks; half a minute for the embedded digits.
 
 # %% [markdown]
@@ -32,7 +32,7 @@ seed: int = 0  # of the initial weights, the order of the images, and the images
 
 # Networks
 wide_hidden: list = [512, 256]  # units of the hidden layers; the study's network has half as many
-filters: list = [32, 64]  # of the convolutions, each of which divides height and width by two
+filters: list = [16, 128]  # of the convolutions, each divides height and width by two; chosen on validation images, see "Train"
 latent_dim: int = 32  # that of the study's network
 small_latent_dim: int = 30  # of conv30, for comparison with Hinton and Salakhutdinov
 
@@ -40,9 +40,10 @@ small_latent_dim: int = 30  # of conv30, for comparison with Hinton and Salakhut
 batch_size: int = 64  # on MNIST's validation images conv has a lower error with 64 than with 128 or 256
 epochs: int = 20  # of a fully connected network; the schedule is that of scheduled in 02_train
 learning_rate: float = 0.002  # at the start; it falls to 0 along a cosine
-conv_epochs: int = 10  # of a convolutional network; its epochs take about three times as long as those of wide
-conv_learning_rate: float = 0.006  # at its highest; 10 epochs are as good as 20 from 0.002, on validation images
+conv_epochs: int = 7  # of a convolutional network; its epochs take about three times as long as those of wide
+conv_learning_rate: float = 0.008  # at its highest; on validation images better than 0.006
 conv_warm_up: float = 0.2  # share of a convolutional network's steps in which its learning rate rises, from a twentieth
+watched: int = 2000  # the first validation images, which give the loss curves
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
 
 # What codes are good for
@@ -127,7 +128,10 @@ pd.DataFrame(rows, columns=["layer", "output shape", "parameters"])
 # stochastic gradient descent with warm restarts", ICLR 2017, without the restarts). Batch size, epochs and learning rates were
 # chosen on MNIST's validation images, for fully connected and for convolutional networks separately. The latter make fewer
 # epochs with larger steps, after a warm-up in which the learning rate rises (Goyal et al., "Accurate, large minibatch SGD", 2017).
-# This saves time and changes their validation error by no more than another training seed does.
+#
+# The filters were chosen in the same way, with one seed: after 7 epochs up to 0.008, `conv` has a validation SSE of 2.74. With the
+# more usual 32 and 64 filters it has half the parameters, and had 2.75 after 10 epochs up to 0.006, which take half as long again;
+# with 16 and 64 filters it had 2.90. What is given up: with 32 and 64 filters the linear probe below is 0.4 points more accurate.
 
 # %%
 cosine = training.Cosine(learning_rate)
@@ -137,8 +141,8 @@ conv_settings = training.Settings(conv_epochs, batch_size, cosine, seed, compile
 settings |= dict.fromkeys(["conv", "conv30"], conv_settings)
 
 # %% tags=["nbval-ignore-output"]
-losses, measured = {}, {}
-splits, checkpoints = (images.pixels_train, images.pixels_val), run.folder / "checkpoints"
+losses, measured, checkpoints = {}, {}, run.folder / "checkpoints"
+splits = images.pixels_train, images.pixels_val[:watched]
 for name in settings:
     start, network = time.perf_counter(), networks[name].autoencoder
     history = training.fit(network, *splits, settings[name], checkpoint_folder=checkpoints)
@@ -152,7 +156,7 @@ pd.Series(measured, name="seconds").to_frame().round(1)
 # reach 0; the figure shows the excess above this floor.
 
 # %%
-floor = metrics.entropy(images.x_val).mean()
+floor = metrics.entropy(images.x_val[:watched]).mean()
 curves = {}
 for name, loss in losses.items():
     epoch_numbers = range(1, len(loss) + 1)

@@ -1,7 +1,8 @@
 """pytest plugin for replaying notebooks with nbval: ``pytest -p tests.replay --nbval …``.
 
-A notebook may read from those that the graph names, and waits for them where it is replayed beside
-them: ``-n auto --dist loadscope --no-loadscope-reorder``.
+Other tests may run beside them, and begin before. A notebook may read from those that the graph
+names, and waits for them where it is replayed beside them: ``-n auto --dist loadscope
+--no-loadscope-reorder``.
 """
 
 import os
@@ -24,8 +25,8 @@ def pytest_configure(config):
     os.environ["AE_REPORTS_DIR"] = config.replay_folder.name
     if os.environ.get("AE_DATA_DIR"):  # kernels run in another folder
         os.environ["AE_DATA_DIR"] = str(Path(os.environ["AE_DATA_DIR"]).absolute())
-    profiles = {_profile(Path(argument)) for argument in config.args}
-    if "mnist" in profiles:
+    paths = [Path(argument) for argument in config.args]
+    if any(_profile(path) == "mnist" for path in paths if "tests" not in path.parts):
         try:
             data.load("mnist")
         except StudyError as error:
@@ -39,14 +40,17 @@ def pytest_collectstart(collector):
 
 
 def pytest_collection_modifyitems(items):
-    """Replay what waits for nothing first, then in the study's order, the longest early."""
+    """Replay what waits for nothing first, then in the study's order; other tests come before."""
     order = sorted(graph.NEEDS, key=lambda name: bool(graph.NEEDS[name]))
-    items.sort(key=lambda item: order.index(item.path.stem))
+    items.sort(key=lambda item: order.index(item.path.stem) if _is_notebook(item) else -1)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """Before the kernel starts: say what it may read, and wait until that is replayed."""
+    if not _is_notebook(item):
+        return
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)  # kernels are slow enough
     needs = graph.load_profile(_profile(item.path)).needs[item.path.stem]
     os.environ[MAY_READ] = ",".join(needs)
     replayed = {other.path for other in item.session.items}
@@ -58,7 +62,7 @@ def pytest_runtest_setup(item):
 
 def pytest_runtest_teardown(item, nextitem):
     """Note, after its last cell, that a notebook has ended, well or not."""
-    if nextitem is None or nextitem.path != item.path:
+    if _is_notebook(item) and (nextitem is None or nextitem.path != item.path):
         _ended(item.path).touch()
 
 
@@ -66,6 +70,10 @@ def pytest_unconfigure(config):
     """Remove what was replayed."""
     if hasattr(config, "replay_folder"):
         config.replay_folder.cleanup()
+
+
+def _is_notebook(item):
+    return item.path.suffix == ".ipynb"
 
 
 def _profile(path):

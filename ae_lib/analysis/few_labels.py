@@ -204,7 +204,7 @@ def tuned_predictions(estimator, grid, x, y, queries, sizes, tune_on=600, folds=
             search = GridSearchCV(estimator, grid, cv=StratifiedKFold(folds), refit=False)
             chosen = search.fit(x[: min(size, tune_on)], y[: min(size, tune_on)]).best_params_
         fitted = clone(estimator).set_params(**chosen).fit(x[:size], y[:size])
-        predictions.append(predict_in_batches(fitted.predict, queries))  # a kernel takes memory
+        predictions.append(predict_in_batches(fitted.predict, queries, 1000))  # a kernel is large
     return np.array(predictions)
 
 

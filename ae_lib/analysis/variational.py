@@ -65,7 +65,7 @@ def bernoulli(decoder):
     return log_likelihood
 
 
-def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
+def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=3000):
     """Return log importance weights p(x | z) p(z) / q(z | x), float32 (n, samples), of codes.
 
     Their mean estimates the ELBO, the log of the weights' mean the log-likelihood. Raises
@@ -86,7 +86,7 @@ def log_weights(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_
     return sum(_log_terms(x, mean, log_variance, log_likelihood, samples, seed, rows))
 
 
-def negative_elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=10_000):
+def negative_elbo(x, mean, log_variance, log_likelihood, samples, seed=0, rows=3000):
     """Estimate each image's negative evidence lower bound and its two parts, in nats.
 
     −E_q[log p(x | z)] + KL(q(z | x) ‖ p(z)), an upper bound on −log p(x). The parameters are those

@@ -1,7 +1,7 @@
 """The explorer: one page that opens without network, in which a run's trained models are tried out.
 
 The page runs the models itself. Their weights, some images and what the panels need of all others
-stand in it as one block, compressed by gzip and written as base64.
+stand in it as one block, compressed by gzip and written as Ascii85.
 """
 
 import base64
@@ -59,8 +59,9 @@ class Block:
         return self.add(array, np.abs(array).max() / 2**bits)
 
     def packed(self):
-        """Return all arrays as text."""
-        return base64.b64encode(gzip.compress(b"".join(self.parts), 9, mtime=0)).decode()
+        """Return all arrays as text: Ascii85, with "v" for "<", which could end a script."""
+        packed = base64.a85encode(gzip.compress(b"".join(self.parts), 9, mtime=0))
+        return packed.replace(b"z", b"!!!!!").replace(b"<", b"v").decode()
 
 
 def write(folder, images, path=None, model="dense", precision="rounded", state="", **options):
@@ -180,8 +181,7 @@ def round_weights(network, x, block, tolerance=TOLERANCE):
     """Round a network's matrices, in place, and return the largest change of an output for x.
 
     Each matrix has a step of its own, a multiple of which each weight becomes: the errors of the
-    matrices add up to ``tolerance`` if they are independent, and large matrices may err more. For a
-    block that is exact nothing is rounded.
+    matrices add up to ``tolerance`` if they are independent, and large ones may err more.
     """
     if block.exact:
         return 0.0

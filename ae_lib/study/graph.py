@@ -16,7 +16,8 @@ PARAMS = FOLDER / "params"
 MODEL = "MODEL"  # stands for the notebook that trains what the parameter ``model`` names
 
 # A line for each notebook: those whose artifacts it reads. Of those that are ready, the first here
-# starts first: 03 and 04 for their results, then the longest, lest a core wait for them at the end.
+# starts first: 03 and 04 for their results, then the longest, in an order with which two cores end
+# at about one time.
 NEEDS = {
     "01_preprocess": [],
     "02_train": [],
@@ -25,8 +26,8 @@ NEEDS = {
     "09_train_convolutional": ["02_train"],
     "10_denoise": ["02_train", "09_train_convolutional"],
     "11_train_variational": [],
-    "08_learn_from_few_labels": [MODEL],
     "06_detect_anomalies": [MODEL],
+    "08_learn_from_few_labels": [MODEL],
     "05_explore_latent_space": [MODEL],
     "07_compress_images": [MODEL],
     "15_benchmark": [],

@@ -237,7 +237,7 @@ def test_operations_are_counted_by_layer():
     forward, backward = 2 * 2 * weights, 2 * (2 * 2 * weights) - 2 * 784 * 256
     expected = 50_000 * (forward + backward) + 10_000 * forward
     assert backends.operations(models.dense_autoencoder(), 50_000, 10_000) == expected
-    # Nine weights at each of 14 x 14 places, from 1 channel to 32, then 7 x 7, from 32 to 64.
-    convolutions = 9 * 32 * 14**2 + 9 * 32 * 64 * 7**2
-    forward = 2 * 2 * (convolutions + 7 * 7 * 64 * 32)
+    # Nine weights at each of 14 x 14 places, from 1 channel to 16, then 7 x 7, from 16 to 128.
+    convolutions = 9 * 16 * 14**2 + 9 * 16 * 128 * 7**2
+    forward = 2 * 2 * (convolutions + 7 * 7 * 128 * 32)
     assert backends.operations(models.convolutional_autoencoder(), 0, 1) == forward

@@ -5,12 +5,16 @@
 const $ = (id) => document.getElementById(id);
 const about = JSON.parse($("about").textContent);
 const [height, width] = about.shape, pixels = height * width;
-let bytes;
 
 async function unpack() {
-  const text = atob($("block").textContent.trim()), packed = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
-  const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const text = $("block").textContent.trim().replaceAll("v", "<"); // Ascii85 of gzip
+  const size = Math.floor((text.length * 4) / 5), packed = new DataView(new ArrayBuffer(size + 4));
+  for (let i = 0, word; i < 5 * Math.ceil(text.length / 5); i++) {
+    word = (i % 5 ? 85 * word : 0) + (text.charCodeAt(i) || 117) - 33; // 117 past the end
+    if (i % 5 === 4) packed.setUint32(((i - 4) / 5) * 4, word);
+  }
+  const whole = new Blob([packed.buffer.slice(0, size)]).stream();
+  const stream = whole.pipeThrough(new DecompressionStream("gzip"));
   bytes = new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
@@ -203,7 +207,7 @@ class Codec {
 }
 
 // ---------------------------------------------------------------- all that was trained
-let networks, coders, pca, codec, images, codes, scores, maps, count, trainPixels;
+let bytes, networks, coders, pca, codec, images, codes, scores, maps, count, trainPixels;
 const each = (parts, change) =>
   Object.fromEntries(Object.entries(parts).map(([name, part]) => [name, change(part)]));
 
