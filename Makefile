@@ -76,7 +76,7 @@ baselines: $(READY) ## execute and store the golden notebooks, and the paired on
 reference: $(READY) ## measure reports/reference/<profile>.json over seeds, as a sweep (PROFILE=mnist|digits, SCHEDULER=tcp://…)
 	@$(STUDY) measure $(or $(PROFILE),digits) $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 
-benchmark: $(READY) ## race this training against Keras, PyTorch and JAX: 25 minutes, on an otherwise idle machine
+benchmark: $(READY) ## race this training against Keras, PyTorch and JAX: 15 minutes, on an otherwise idle machine
 	@$(STUDY) report benchmark --jobs 1
 	@echo "to keep its notebook in notebooks/: $(BIN)/python -m ae_lib.study store benchmark"
 

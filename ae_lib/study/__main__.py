@@ -137,9 +137,11 @@ def _bring_up_to_date(profile, jobs, notice=None):
                 if line := text.strip():
                     bar.set_description_str(f"{name}  {line.splitlines()[-1]}"[:110])
 
-            def done(name, seconds):
+            def done(name, seconds, left, idle):
                 say(f"{name}  done in {seconds:.0f} s")
-                site.write(profile, folder, notice, changed=[name])
+                if left:  # else all pages are written below
+                    explorer = idle and left.isdisjoint(site.EXPLORED)  # while a core waits
+                    site.write(profile, folder, notice, changed=[name], explorer=explorer)
 
             executed = execute.bring_up_to_date(profile, folder, jobs, done, tell)
         if not executed:

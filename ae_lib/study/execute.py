@@ -57,7 +57,8 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
 
     ``jobs`` notebooks share the cores. One that more than as many wait for has them all, and no
     other is started beside it.
-    ``done(name, seconds)`` is called after each, ``tell(name, text)`` with what each prints.
+    ``done(name, seconds, left, idle)`` is called after each, with the names of those that are not
+    finished, and whether none of them can start now; ``tell(name, text)`` with what each prints.
     `StudyError` has a line for each notebook that failed; no other is started after the first.
     """
     tasks = make_tasks(profile)
@@ -68,7 +69,7 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     jobs, cores = max(1, min(jobs, len(stale))), os.cpu_count() or 1
     waiting = Counter(need for needs in profile.needs.values() for need in needs)
     awaited = {name for name, count in waiting.items() if count > jobs}
-    pool, running, failures, ready = ThreadPoolExecutor(jobs), {}, [], []
+    pool, running, failures, ready, left = ThreadPoolExecutor(jobs), {}, [], [], {*stale}
     try:
         while sorter.is_active() and (running or not failures):
             ready = sorted([*ready, *sorter.get_ready()], key=list(graph.NEEDS).index)
@@ -79,8 +80,11 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 try:
-                    done(name, future.result())
+                    seconds = future.result()
                     sorter.done(name)
+                    left.remove(name)
+                    ready += sorter.get_ready()
+                    done(name, seconds, left, not ready)
                 except StudyError as error:
                     failures.append(str(error))
     finally:

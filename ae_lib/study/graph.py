@@ -16,20 +16,20 @@ PARAMS = FOLDER / "params"
 MODEL = "MODEL"  # stands for the notebook that trains what the parameter ``model`` names
 
 # A line for each notebook: those whose artifacts it reads. Of those that are ready, the first here
-# starts first: 03 and 04 for their results, then the longest, in an order with which two cores end
-# at about one time.
+# starts first: 03 and 04 for their results, the others in an order with which two cores end at one
+# time or nearly so.
 NEEDS = {
     "01_preprocess": [],
     "02_train": [],
     "03_evaluate": [MODEL, "02_train"],
     "04_error_maps": [MODEL],
+    "07_compress_images": [MODEL],
     "09_train_convolutional": ["02_train"],
     "10_denoise": ["02_train", "09_train_convolutional"],
     "11_train_variational": [],
     "06_detect_anomalies": [MODEL],
     "08_learn_from_few_labels": [MODEL],
     "05_explore_latent_space": [MODEL],
-    "07_compress_images": [MODEL],
     "15_benchmark": [],
     "12_compare_models": [
         "01_preprocess", "02_train", "03_evaluate", "05_explore_latent_space",

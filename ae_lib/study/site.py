@@ -56,12 +56,12 @@ SPHINX = {
 }
 
 
-def write(profile, folder, notice, changed=()):
+def write(profile, folder, notice, changed=(), explorer=False):
     """Write what a run has so far: metrics.json, run.json, and the site.
 
     ``notice`` says why this profile was taken instead of ``mnist``, or is None. After a notebook
-    has ``changed``, its page, the front page and those that are missing are made; without, all of
-    them are, unless nothing has changed since that was done. Returns the run's
+    has ``changed``, its page, the front page and those that are missing are made, and the explorer
+    if asked; without, all are, unless nothing has changed since that was done. Returns the run's
     `ae_lib.run.Reproduction`, or None if no notebook is finished yet that says what the data are.
     """
     executed = [name for name in profile.parameters if (folder / f"{name}.ipynb").is_file()]
@@ -76,7 +76,7 @@ def write(profile, folder, notice, changed=()):
     with explained_write_errors(folder):
         write_json(folder / "metrics.json", results["metrics"])
         write_json(folder / "run.json", run)
-        if not changed and len(executed) == len(profile.parameters):
+        if explorer or not changed and len(executed) == len(profile.parameters):
             _write_explorer(profile, folder, run["fingerprint"])
         front = _front_page(profile, folder, run, notebooks, results, comparison, notice)
         _write_sources(folder, executed, front)

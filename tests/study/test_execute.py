@@ -81,7 +81,7 @@ def test_a_notebook_that_many_wait_for_has_all_cores_and_nothing_beside_it(tmp_p
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setattr(execute, "make_tasks", lambda profile: tasks)
     monkeypatch.setattr(execute, "out_of_date", lambda *_: list(tasks))
-    threads, begun, ended = {}, [], []
+    threads, begun, ended, told = {}, [], [], {}
 
     def execute_nothing(task, folder, environment, tell):
         threads[task["name"]] = set(environment.values())
@@ -93,8 +93,15 @@ def test_a_notebook_that_many_wait_for_has_all_cores_and_nothing_beside_it(tmp_p
 
     monkeypatch.setattr(execute, "execute", execute_nothing)
     profile = graph.Profile("small", {name: {} for name in needs})
-    execute.bring_up_to_date(profile, tmp_path, 2, lambda *_: None, lambda *_: None)
+
+    def done(name, seconds, left, idle):
+        told[name] = len(left), idle
+
+    execute.bring_up_to_date(profile, tmp_path, 2, done, lambda *_: None)
     assert sorted(ended) == sorted(needs)
+    assert sorted(count for count, _ in told.values()) == list(range(len(needs)))
+    assert not told["first"][1], "another is ready, though it waits for the awaited one"
+    assert (0, True) in told.values()
     assert begun[4] == "later"  # ready after a, and before c in the order
     assert threads == {name: {"8" if name == "awaited" else "4"} for name in needs}
 
@@ -263,7 +270,7 @@ def test_a_dead_kernel_is_one_sentence_and_takes_no_sibling_along(new_project, e
     with pytest.raises(StudyError, match="02_train failed. Its kernel died without a message"):
         execute.bring_up_to_date(
             graph.load_profile("small"), empty, 2,
-            done=lambda name, seconds: finished.append(name),
+            done=lambda name, *_: finished.append(name),
             tell=lambda name, text: None,
         )  # fmt: skip
     assert finished == ["01_preprocess"], "03_evaluate waits for 02_train"

@@ -234,6 +234,25 @@ def test_without_mnist_the_digits_are_taken_and_it_is_said(no_run, study, monkey
     assert no_run == [("digits", "MNIST is not available."), ("mnist", None)]
 
 
+def test_the_explorer_is_written_while_a_core_waits_after_its_models(tmp_path, monkeypatch):
+    asked, training, others = [], {"09_train_convolutional"}, {"05_explore_latent_space"}
+
+    def bring_up_to_date(profile, folder, jobs, done, tell):
+        for name, left, idle in [("a", training, True), ("b", others, False), ("c", others, True)]:
+            done(name, 1.0, left, idle)
+        done("last", 1.0, set(), True)
+        return ["a", "b", "c", "last"]
+
+    def write(profile, folder, notice, changed=(), explorer=False):
+        asked.append((*changed, explorer))
+
+    monkeypatch.setenv("AE_REPORTS_DIR", str(tmp_path))
+    monkeypatch.setattr(command.execute, "bring_up_to_date", bring_up_to_date)
+    monkeypatch.setattr(command.site, "write", write)
+    command._bring_up_to_date(graph.load_profile("digits"), 2)
+    assert asked == [("a", False), ("b", False), ("c", True), (False,)], "the last has no own turn"
+
+
 def test_with_a_download_mnist_is_taken(no_run, study, monkeypatch):
     monkeypatch.setattr(data, "download", lambda name: {})
     code, said = study("report")
