@@ -84,7 +84,7 @@ images
 
 
 # %%
-def noisy(level):  # made anew each time: those of all levels would take much memory
+def noisy(level):  # made again each time: those of all levels would take much memory
     return denoising.add_noise(x, level, seed)
 
 

@@ -403,8 +403,7 @@ run.show("11_probable_images", figures.image_rows(rows, images.shape, caption))
 
 
 # %% tags=["nbval-ignore-output", "classes"]
-binary.pop("training", None)
-pictures = weights = None  # room for ten networks
+binary["training"] = pictures = weights = None  # room for ten networks
 classes = images.everywhere
 sets = [images.pixels_train[images.y_train == k] for k in classes]
 cosine = training.Cosine(one_class_learning_rate)

@@ -165,7 +165,7 @@ def test_nothing_outlives_a_killed_run_and_the_next_completes_with_the_same_metr
         small.wait_until(lambda seen=seen: not small.alive(tmp_path, seen), 30)  # idle: under 1 s
     code, errors = study("report", "small")
     assert code == 0
-    assert small.executed(errors)[-1] == "03_evaluate"
+    assert "03_evaluate" in small.executed(errors)  # not always the last: nothing waits for 01
     finished = finished_project / "reports" / "small"
     assert small.metrics_of(folder) == small.metrics_of(finished)
     hidden = {path.name for path in folder.glob(".*")}
