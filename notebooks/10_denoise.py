@@ -110,8 +110,6 @@ table.rename_axis(f"{images.title}, test: σ").round(4)
 # of its own, uniform between 0 and `most_noise`, as for the networks below. The penalty is chosen on noisy validation
 # images; the values are clipped to [0, 1]. With MNIST's 50,000 training images any penalty up to 10 gives the same validation
 # error to three digits, so it does not matter that the best may lie at the end of the grid. Few training images need more.
-#
-#
 
 
 # %%

@@ -22,7 +22,7 @@ def add_noise(x, std, seed=0):
     Returns float32 array of the shape of ``x``.
     """
     noise = np.random.default_rng(seed).standard_normal(x.shape, dtype="float32")
-    noise *= np.reshape(np.asarray(std, "float32"), (-1, 1))  # in place: four copies are gigabytes
+    noise *= np.reshape(np.asarray(std, "float32"), (-1, 1))  # in place: copies take much memory
     noise += x
     return np.clip(noise, 0, 1, out=noise)
 

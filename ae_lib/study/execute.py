@@ -69,10 +69,11 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     jobs, cores = max(1, min(jobs, len(stale))), os.cpu_count() or 1
     waiting = Counter(need for needs in profile.needs.values() for need in needs)
     awaited = {name for name, count in waiting.items() if count > jobs}
-    pool, running, failures, ready, left = ThreadPoolExecutor(jobs), {}, [], [], {*stale}
+    pool, running, failures, left = ThreadPoolExecutor(jobs), {}, [], {*stale}
+    ready = [*sorter.get_ready()]
     try:
         while sorter.is_active() and (running or not failures):
-            ready = sorted([*ready, *sorter.get_ready()], key=list(graph.NEEDS).index)
+            ready.sort(key=list(graph.NEEDS).index)
             while ready and len(running) < jobs and not (failures or awaited & {*running.values()}):
                 name = ready.pop(0)
                 own = threads(cores if name in awaited else max(1, cores // jobs))
