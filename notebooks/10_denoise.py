@@ -232,7 +232,10 @@ for method in methods:
 
 # %%
 best = means[positive].idxmin()
-winners = ", ".join(f"`{method}` at σ = {level:g}" for level, method in best.items())
+winners = " and ".join(
+    f"`{method}` at σ = {', '.join(map('{:g}'.format, levels))}"
+    for method, levels in best.groupby(best).groups.items()
+)
 caption = (
     f"Figure 10.1. {images.title}: closest to the clean test image are {winners}. The "
     f"networks and `linear_blind` are fitted to σ from 0 to {most_noise:g}; `linear` knows σ. "

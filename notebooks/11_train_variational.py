@@ -41,7 +41,7 @@ batch_size: int = 128  # images per step
 learning_rate: float = 0.0025  # of Adam at its highest; it then falls to 0 along a cosine
 warm_up: float = 0.3  # share of the steps in which the learning rate rises, from a twentieth of its highest
 compiler: str = "auto"  # xla or none; auto takes XLA for a network without convolutions
-plain_epochs: int = 33  # for the plain autoencoder with the same layers; as many as the VAE has
+plain_epochs: int = 25  # for the plain autoencoder with the same layers; 33 epochs lower its error by less than seeds differ
 
 # Likelihood
 elbo_samples: int = 5  # codes per image, for the ELBO
@@ -260,9 +260,10 @@ print(f"All {latent_dim} latent units are active:", bool(active.all()))
 # ## Reconstruct with as many units
 #
 # What does the VAE lose? An autoencoder that uses 40 latent dimensions would be an unfair rival to a VAE that uses 20. The
-# rival here is a **plain autoencoder** with the same layers and the same schedule, and with as many latent
-# dimensions as the VAE has active units. It is trained on the grey images, without KL term and without sampling, and for
-# as many epochs.
+# rival here is a **plain autoencoder** with the same layers and the same form of schedule, and with as many latent
+# dimensions as the VAE has active units. It is trained on the grey images, without KL term and without sampling. Its 25 epochs
+# save time: with 33, as many as the VAE has, its test MSE on MNIST is lower by 2 %, which is less than the standard deviation
+# between training seeds, and its codes need as many bits within 0.5 %.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -300,9 +301,9 @@ run.show("11_reconstructions", figures.image_rows(rows, images.shape, caption))
 # The reconstruction error says what the VAE loses or gains with as many dimensions. The row `bits_at_equal_error` says what a
 # code costs: the bits per image that the codec of `07_compress_images` needs for the same squared error. The KL term rewards
 # codes that carry little information, and the sampled codes teach the decoder to tolerate inexact codes, both of which a codec
-# can use. On MNIST the VAE has the higher squared error when both have as many epochs, by a fifth to a quarter, and needs about 7
-# bits per image fewer than the plain autoencoder with its 37 or 38. A decoder that is fine-tuned on quantised codes, as in
-# `07_compress_images`, would reduce the plain autoencoder's bits; this was not measured.
+# can use. On MNIST the VAE has the higher squared error, by about a fifth, and needs about 7 bits per image fewer than the plain
+# autoencoder with its 37 or 38. A decoder that is fine-tuned on quantised codes, as in `07_compress_images`, would reduce the
+# plain autoencoder's bits; this was not measured.
 #
 # ## Generate new images
 #
@@ -403,7 +404,7 @@ run.show("11_probable_images", figures.image_rows(rows, images.shape, caption))
 
 
 # %% tags=["nbval-ignore-output", "classes"]
-binary["training"] = pictures = weights = None  # room for ten networks
+binary["training"] = binary["validation"] = asked = x_val = pictures = weights = None  # for room
 classes = images.everywhere
 sets = [images.pixels_train[images.y_train == k] for k in classes]
 cosine = training.Cosine(one_class_learning_rate)

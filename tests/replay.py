@@ -40,9 +40,21 @@ def pytest_collectstart(collector):
 
 
 def pytest_collection_modifyitems(items):
-    """Replay what waits for nothing first, then in the study's order; other tests come before."""
+    """Replay what waits for nothing first, then in the study's order, evenly among other tests.
+
+    So there is something else to do while a notebook waits. Of the others the largest come first,
+    and no worker is left with a long one at the end.
+    """
     order = sorted(graph.NEEDS, key=lambda name: bool(graph.NEEDS[name]))
-    items.sort(key=lambda item: order.index(item.path.stem) if _is_notebook(item) else -1)
+    notebooks = {item.path for item in items if _is_notebook(item)}
+    others = {item.path for item in items} - notebooks
+    places = {}
+    for group in (
+        sorted(notebooks, key=lambda path: order.index(path.stem)),
+        sorted(others, key=lambda path: (-path.stat().st_size, path)),
+    ):
+        places |= {path: i / len(group) for i, path in enumerate(group)}
+    items.sort(key=lambda item: places[item.path])
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -82,9 +82,9 @@ def neighbour_weights(codes, queries=None, neighbours=10):
     # Copies of one image lie at distance 0.
     furthest = np.maximum(distances[:, -1:], np.finfo("float32").tiny)
     weights = np.exp(-4 * (distances / furthest) ** 2).astype("float32")
-    ends = neighbours * np.arange(len(indices) + 1)
+    ends = neighbours * np.arange(len(indices) + 1, dtype="int32")  # products are slower with int64
     shape = len(indices), len(codes)
-    return scipy.sparse.csr_array((weights.ravel(), indices.ravel(), ends), shape)
+    return scipy.sparse.csr_array((weights.ravel(), indices.ravel().astype("int32"), ends), shape)
 
 
 class NeighbourGraph:

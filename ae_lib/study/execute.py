@@ -30,6 +30,8 @@ from ae_lib.study.fingerprint import (
     too_few_classes,
 )
 
+import psutil
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 THREADS = (
@@ -56,9 +58,8 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     """Execute what is out of date in a run's folder; returns the names of these notebooks.
 
     ``jobs`` notebooks share the cores. One that more than as many wait for has them all, and no
-    other is started beside it.
-    ``done(name, seconds, left, idle)`` is called after each, with the names of those that are not
-    finished, and whether none of them can start now; ``tell(name, text)`` with what each prints.
+    other is started beside it. ``done(name, seconds, left, idle)`` is called after each, with the
+    names of the unfinished, and whether a core waits; ``tell(name, text)`` with what each prints.
     `StudyError` has a line for each notebook that failed; no other is started after the first.
     """
     tasks = make_tasks(profile)
@@ -71,13 +72,17 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
     awaited = {name for name, count in waiting.items() if count > jobs}
     pool, running, failures, left = ThreadPoolExecutor(jobs), {}, [], {*stale}
     ready = [*sorter.get_ready()]
+
+    def start():
+        ready.sort(key=list(graph.NEEDS).index)
+        while ready and len(running) < jobs and not (failures or awaited & {*running.values()}):
+            name = ready.pop(0)
+            own = threads(cores if name in awaited else max(1, cores // jobs))
+            running[pool.submit(execute, tasks[name], folder, own, tell)] = name
+
     try:
-        while sorter.is_active() and (running or not failures):
-            ready.sort(key=list(graph.NEEDS).index)
-            while ready and len(running) < jobs and not (failures or awaited & {*running.values()}):
-                name = ready.pop(0)
-                own = threads(cores if name in awaited else max(1, cores // jobs))
-                running[pool.submit(execute, tasks[name], folder, own, tell)] = name
+        start()
+        while running:
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 name = running.pop(future)
                 try:
@@ -85,7 +90,8 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
                     sorter.done(name)
                     left.remove(name)
                     ready += sorter.get_ready()
-                    done(name, seconds, left, not ready)
+                    start()
+                    done(name, seconds, left, not ready and len(running) < jobs)
                 except StudyError as error:
                     failures.append(str(error))
     finally:
@@ -99,8 +105,6 @@ def bring_up_to_date(profile, folder, jobs, done, tell):
 
 
 def _kill_children():
-    import psutil
-
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
             child.kill()
@@ -267,8 +271,6 @@ def seconds_by_section(notebook):
 @contextlib.contextmanager
 def locked_folder(name):
     """Hold a run's folder for one process; `StudyError` if another one has it."""
-    from filelock import FileLock, Timeout
-
     folder = reports_folder() / name
     with explained_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -285,8 +287,6 @@ def locked_folder(name):
 
 def remove_leftovers(folder):
     """Remove what killed processes left in a locked folder; what open notebooks write stays."""
-    import psutil
-
     # Nobody collects an ended process whose parent was killed, in a container without init.
     ended = psutil.STATUS_ZOMBIE
     alive = {str(p.pid) for p in psutil.process_iter(["status"]) if p.info["status"] != ended}

@@ -16,19 +16,19 @@ PARAMS = FOLDER / "params"
 MODEL = "MODEL"  # stands for the notebook that trains what the parameter ``model`` names
 
 # A line for each notebook: those whose artifacts it reads. Of those that are ready, the first here
-# starts first: 03 and 04 for their results, the others in an order with which two cores end at one
-# time or nearly so.
+# starts first: 03 and 04 for their results, the others so that two cores end nearly at one time,
+# and 09 and 11, which take most memory at their end, do not.
 NEEDS = {
     "01_preprocess": [],
     "02_train": [],
     "03_evaluate": [MODEL, "02_train"],
     "04_error_maps": [MODEL],
-    "07_compress_images": [MODEL],
     "09_train_convolutional": ["02_train"],
-    "10_denoise": ["02_train", "09_train_convolutional"],
-    "11_train_variational": [],
     "06_detect_anomalies": [MODEL],
+    "11_train_variational": [],
     "08_learn_from_few_labels": [MODEL],
+    "07_compress_images": [MODEL],
+    "10_denoise": ["02_train", "09_train_convolutional"],
     "05_explore_latent_space": [MODEL],
     "15_benchmark": [],
     "12_compare_models": [
